@@ -1,0 +1,1 @@
+"""servepath: one model, two serving paths, one pipeline."""
