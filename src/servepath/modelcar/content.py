@@ -1,0 +1,106 @@
+"""Bytes that can be read again and again in bounded memory: what a blob is made of before it has a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from anyio import to_thread
+
+from servepath.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from pathlib import Path
+
+Tap = Callable[[bytes], None]
+CHUNK_BYTES = 1 << 20
+"""How much is read, hashed and sent at a time."""
+
+
+class Content(Protocol):
+    """Something of a known size that `open` streams from its beginning each time it is called."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes that `open` yields."""
+
+    def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
+        """Stream the bytes in chunks of at most a few MiB.
+
+        Args:
+            tap: called with each chunk before it is handed on, in the thread that read it: a hash's `update`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class BytesContent:
+    """Bytes in memory: configs and manifests."""
+
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the data."""
+        return len(self.data)
+
+    async def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
+        """Yield the data as one chunk."""
+        tap(self.data)
+        yield self.data
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A whole file on disk."""
+
+    path: Path
+    size_bytes: int
+
+    def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
+        """Stream the file, read in a worker thread."""
+        return in_thread(self._read(), tap)
+
+    def _read(self) -> Generator[bytes, None, None]:
+        with self.path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+
+async def in_thread(chunks: Generator[bytes, None, None], tap: Tap) -> AsyncGenerator[bytes, None]:
+    """Run a blocking generator of non-empty chunks in a worker thread, one chunk at a time.
+
+    Raises:
+        InputError: the operating system refuses a read.
+    """
+    try:
+        while chunk := await to_thread.run_sync(_next, chunks, tap):
+            yield chunk
+    finally:
+        chunks.close()
+
+
+def _next(chunks: Generator[bytes, None, None], tap: Tap) -> bytes:
+    try:
+        chunk = next(chunks, b"")
+    except OSError as error:
+        raise InputError(f"cannot read: {error.strerror}", where=str(error.filename or "")) from error
+    tap(chunk)
+    return chunk
+
+
+async def digest_of(content: Content) -> str:
+    """Read the content once and return its `sha256:…` digest."""
+    sha256 = hashlib.sha256()
+    async with aclosing(content.open(sha256.update)) as chunks:
+        async for _ in chunks:
+            pass
+    return f"sha256:{sha256.hexdigest()}"
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """Return the `sha256:…` digest of bytes in memory."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,175 @@
+"""Deterministic tar layers, streamed: the same members give the same bytes on any machine and day.
+
+Members are sorted, owned by 0:0, dated `mtime_s` (0 by default), with modes 0644 and 0755. Headers are ustar; a PAX
+record is written only where ustar cannot carry a value (a name over 100 bytes that does not split, non-ASCII names,
+files of 8 GiB and more).
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from servepath.errors import InputError
+from servepath.modelcar.content import CHUNK_BYTES, in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+
+    from servepath.modelcar.content import Tap
+
+LAYER_MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
+OWN_LAYER_BYTES = 8 << 20
+"""A file of at least this size gets a layer of its own."""
+MAX_MODEL_LAYERS = 64
+"""Overlay file systems stack about 128 layers, the base's included; 64 leaves room and still pulls in parallel."""
+BLOCK_BYTES = tarfile.BLOCKSIZE
+END_BYTES = 2 * BLOCK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry of a layer.
+
+    Attributes:
+        name: POSIX path in the image, relative, without `./`, such as `models/config.json`.
+        path: the file to read; None for a directory or a symbolic link.
+        size_bytes: size of the file, 0 for others.
+        mode: permission bits.
+        link: target of a symbolic link, empty for files and directories.
+    """
+
+    name: str
+    path: Path | None = None
+    size_bytes: int = 0
+    mode: int = 0o755
+    link: str = ""
+
+    def header(self, mtime_s: int) -> bytes:
+        """Return the tar header blocks, PAX records first where they are needed."""
+        info = tarfile.TarInfo(self.name)
+        info.mode, info.mtime, info.size = self.mode, mtime_s, self.size_bytes
+        if self.link:
+            info.type, info.linkname = tarfile.SYMTYPE, self.link
+        elif self.path is None:
+            info.type = tarfile.DIRTYPE
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """What a layer will hold: a `Content`, so it is streamed, never stored.
+
+    Attributes:
+        members: the entries, in the order in which they are written.
+        mtime_s: modification time of every entry, in seconds since 1970.
+    """
+
+    members: tuple[Member, ...]
+    mtime_s: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the tar stream, known without reading a file."""
+        entries = (len(m.header(self.mtime_s)) + m.size_bytes + _padding(m.size_bytes) for m in self.members)
+        return sum(entries) + END_BYTES
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files and links, directories left out."""
+        return tuple(m.name for m in self.members if m.path is not None or m.link)
+
+    def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
+        """Stream the tar; files are read in a worker thread.
+
+        Raises:
+            InputError: a file is shorter or longer than when the layer was planned.
+        """
+        return in_thread(self._read(), tap)
+
+    def _read(self) -> Generator[bytes, None, None]:
+        pending = bytearray()  # headers and small files are gathered, so that a chunk is never a few bytes
+        for member in self.members:
+            pending += member.header(self.mtime_s)
+            if member.path is not None:
+                for chunk in _read_exactly(member.path, member.size_bytes):
+                    if pending:
+                        pending += chunk
+                        if len(pending) >= CHUNK_BYTES:
+                            yield bytes(pending)
+                            pending.clear()
+                    else:
+                        yield chunk
+            pending += bytes(_padding(member.size_bytes))
+        yield bytes(pending + bytes(END_BYTES))
+
+
+def plan_layer(files: Mapping[str, Path], *, mtime_s: int = 0, executables: Iterable[str] = ()) -> LayerPlan:
+    """Plan one layer of files and the directories above them.
+
+    Args:
+        files: path in the image (relative POSIX) -> file on disk.
+        mtime_s: modification time of every entry, in seconds since 1970.
+        executables: those names that get mode 0755 instead of 0644.
+    """
+    runnable = frozenset(executables)
+    members = [
+        Member(name, path, path.stat().st_size, 0o755 if name in runnable else 0o644) for name, path in files.items()
+    ]
+    directories = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
+    members += [Member(name) for name in directories]
+    return LayerPlan(tuple(sorted(members, key=lambda member: PurePosixPath(member.name).parts)), mtime_s)
+
+
+def plan_layers(
+    files: Mapping[str, Path],
+    *,
+    mtime_s: int = 0,
+    own_layer_bytes: int = OWN_LAYER_BYTES,
+    max_layers: int = MAX_MODEL_LAYERS,
+) -> tuple[LayerPlan, ...]:
+    """Plan the layers of a model: big files alone, in order of name, then the small files together.
+
+    The small files come last because a runtime's unpacked layers are keyed by those below them: a changed
+    config then leaves the unpacked weights valid. Over `max_layers`, the smallest of the big files join the small ones.
+
+    Args:
+        files: path in the image (relative POSIX) -> file on disk.
+        mtime_s: modification time of every entry, in seconds since 1970.
+        own_layer_bytes: files of at least this size get a layer of their own.
+        max_layers: the most layers to plan.
+    """
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    big = sorted((name for name in files if sizes[name] >= own_layer_bytes), key=lambda name: (-sizes[name], name))
+    alone = sorted(big[: max_layers - 1])
+    together = {name: path for name, path in files.items() if name not in frozenset(alone)}
+    plans = [plan_layer({name: files[name]}, mtime_s=mtime_s) for name in alone]
+    return (*plans, plan_layer(together, mtime_s=mtime_s)) if together else tuple(plans)
+
+
+def _padding(size_bytes: int) -> int:
+    return -size_bytes % BLOCK_BYTES
+
+
+def _read_exactly(path: Path, size_bytes: int) -> Generator[bytes, None, None]:
+    left = size_bytes
+    with path.open("rb", buffering=0) as file:
+        while left:
+            chunk = file.read(min(left, CHUNK_BYTES))
+            if not chunk:
+                raise _changed(path, size_bytes)
+            left -= len(chunk)
+            yield chunk
+        if file.read(1):
+            raise _changed(path, size_bytes)
+
+
+def _changed(path: Path, size_bytes: int) -> InputError:
+    return InputError(
+        "the file changed while it was read",
+        where=str(path),
+        expected=f"{size_bytes} bytes, as when the layers were planned",
+        next_command="run again when nothing writes to the model directory",
+    )

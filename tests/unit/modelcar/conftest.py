@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from servepath.modelcar.registry import RegistryOptions
+from servepath.modelcar.retry import RetryPolicy
+from tests.unit.modelcar.faults import Faults, faulty_proxy
+from tests.unit.modelcar.helpers import write_base, write_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# docker-registry's htpasswd wants bcrypt; this is `servepath` with the password `opensesame`
+HTPASSWD = "servepath:$2b$04$.KbGlglOM/2LZHA6wmLA8ub1MuIp/5qZOktM/2iLlcCnZsdH8iIxu\n"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@contextmanager
+def running_registry(directory: Path, auth: str = "") -> Iterator[str]:
+    """Run Debian's docker-registry on a free loopback port and yield its `host:port`."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed: apt-get install docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = directory / "config.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {directory / 'data'}}}, delete: {{enabled: true}}}}\n"
+        f"http: {{addr: '{host}', secret: test}}\n{auth}"
+    )
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _await_answer(host, process, directory)
+        yield host
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _await_answer(host: str, process: subprocess.Popen[bytes], directory: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(f"http://{host}/v2/", timeout=1)
+        except httpx.TransportError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail(f"docker-registry does not answer: {(directory / 'log').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def registry_with_password(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("registry-auth")
+    (directory / "htpasswd").write_text(HTPASSWD)
+    auth = f"auth: {{htpasswd: {{realm: test, path: {directory / 'htpasswd'}}}}}\n"
+    with running_registry(directory, auth) as host:
+        yield host
+
+
+@pytest.fixture
+def repository(request: pytest.FixtureRequest) -> str:
+    """Give each test a repository of its own."""
+    return "test/" + re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:120].strip("-")
+
+
+@pytest.fixture
+def faults(registry: str) -> Iterator[Faults]:
+    with faulty_proxy(registry) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RegistryOptions:
+    """Give options with quick retries that read no one's Docker configuration."""
+    return RegistryOptions(docker_config=tmp_path / "docker", retry=RetryPolicy(attempts=3, base_s=0.01, longest_s=0.2))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+@pytest.fixture
+async def base(tmp_path: Path) -> str:
+    return await write_base(tmp_path / "base")

@@ -1,0 +1,144 @@
+"""A proxy in front of a registry that injects faults: refusals, broken connections, changed bytes."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
+
+
+@dataclass
+class Rule:
+    """What to do with the next `times` requests of a method and path."""
+
+    method: str
+    path: str
+    times: int = 1
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    drop_after_bytes: int = -1
+    change: Callable[[bytes], bytes] | None = None
+    change_headers: Callable[[dict[str, str]], dict[str, str]] | None = None
+
+
+@dataclass
+class Faults:
+    """The proxy's address, its rules, and what it has seen."""
+
+    host: str = ""
+    rules: list[Rule] = field(default_factory=list)
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    token: str = ""
+    basic: str = ""
+    token_requests: list[str] = field(default_factory=list)
+
+    def count(self, method: str, pattern: str) -> int:
+        return sum(1 for seen, path, _ in self.seen if seen == method and re.search(pattern, path))
+
+    def take(self, method: str, path: str) -> Rule | None:
+        for rule in self.rules:
+            if rule.times > 0 and rule.method == method and re.search(rule.path, path):
+                rule.times -= 1
+                return rule
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.command != "HEAD" or "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def body(self, limit: int = -1) -> bytes:
+        length = int(self.headers.get("Content-Length", 0))
+        return self.rfile.read(length if limit < 0 else min(limit, length))
+
+    def handle_any(self) -> None:
+        self.server.faults.seen.append((self.command, self.path, dict(self.headers)))
+        if self.path.startswith("/token"):
+            return self.token()
+        if self.server.faults.token and self.headers.get("Authorization") != f"Bearer {self.server.faults.token}":
+            self.body()
+            realm = (
+                f'Bearer realm="http://{self.server.faults.host}/token",service="test",scope="repository:x:pull,push"'
+            )
+            return self.answer(401, {"WWW-Authenticate": realm}, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
+        rule = self.server.faults.take(self.command, self.path)
+        if rule is not None and rule.drop_after_bytes >= 0:
+            self.body(rule.drop_after_bytes)
+            self.close_connection = True
+            return None
+        if rule is not None and rule.status:
+            self.body()
+            return self.answer(rule.status, rule.headers, b'{"errors":[{"code":"TEST","message":"injected"}]}')
+        return self.forward(rule)
+
+    def token(self) -> None:
+        self.server.faults.token_requests.append(self.path)
+        expected = "Basic " + base64.b64encode(self.server.faults.basic.encode()).decode()
+        if self.server.faults.basic and self.headers.get("Authorization") != expected:
+            return self.answer(401, {})
+        return self.answer(200, {}, json.dumps({"token": self.server.faults.token}).encode())
+
+    def forward(self, rule: Rule | None) -> None:
+        connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in {"connection", "authorization"}}
+        connection.request(self.command, self.path, self.body(), headers)
+        response = connection.getresponse()
+        body = response.read()
+        answered = {k: v for k, v in response.getheaders() if k.lower() not in _HOP_BY_HOP}
+        if self.command == "HEAD" and (length := response.getheader("Content-Length")):
+            answered["Content-Length"] = length
+        connection.close()
+        if rule is not None and rule.change:
+            body = rule.change(body)
+        if rule is not None and rule.change_headers:
+            answered = rule.change_headers(answered)
+        self.answer(response.status, answered, body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = upstream
+        self.faults = Faults(f"127.0.0.1:{self.server_port}")
+
+
+@contextmanager
+def faulty_proxy(upstream: str) -> Iterator[Faults]:
+    """Run the proxy on a free loopback port; `upstream` is a registry's `host:port`, or empty for none."""
+    server = _Server(upstream)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server.faults
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
