@@ -1,0 +1,1 @@
+"""Load, timing, statistics and the paired comparison of serving paths."""

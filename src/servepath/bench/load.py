@@ -1,0 +1,168 @@
+"""The open-loop load generator: one client per endpoint, requests sent when the schedule says so.
+
+A request is sent at its intended time whether or not earlier ones have ended, and its latency counts from the
+intended time: a client or server that falls behind cannot hide it (no coordinated omission).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+
+from servepath.bench.model import BenchPlan, ErrorClass, Sample
+from servepath.bench.sse import StreamChunk, StreamFormatError, StreamParser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servepath.serving.model import Endpoint
+
+CHAT_PATH = "/v1/chat/completions"
+# uvicorn, which vLLM runs on, closes an idle connection after 5 s: give ours up earlier, or one is reused as it closes.
+KEEPALIVE_EXPIRY_S = 4.0
+SHOWN_BYTES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A planned request: its place in the design, its intended time after the block's start, and its prompt."""
+
+    path: str
+    block: int
+    index: int
+    intended_s: float
+    prompt: str
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a request has given so far, so that a failed one still tells how far it came."""
+
+    sent_s: float
+    token_times_s: list[float] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    done: bool = False
+
+    def take(self, chunk: StreamChunk, now_s: float) -> None:
+        if chunk.text:
+            self.token_times_s.append(now_s)
+        if chunk.prompt_tokens is not None and chunk.completion_tokens is not None:
+            self.prompt_tokens = chunk.prompt_tokens
+            self.completion_tokens = chunk.completion_tokens
+        self.done = self.done or chunk.done
+
+
+class _RequestFailedError(Exception):
+    """A request ended with this class of error."""
+
+    def __init__(self, error: ErrorClass, detail: str) -> None:
+        super().__init__(detail)
+        self.error = error
+        self.detail = detail
+
+
+def open_client(endpoint: Endpoint, plan: BenchPlan) -> httpx.AsyncClient:
+    """A client for one endpoint, an async context manager. Proxy variables of the environment are ignored."""
+    headers = {"Host": endpoint.host} if endpoint.host else {}
+    if endpoint.api_key:
+        headers["Authorization"] = f"Bearer {endpoint.api_key}"
+    return httpx.AsyncClient(
+        base_url=endpoint.base_url,
+        headers={**headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"},
+        timeout=httpx.Timeout(None, connect=plan.connect_timeout_s),
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S),
+        trust_env=False,
+    )
+
+
+def chat_body(model: str, prompt: str, output_tokens: int, seed: int) -> dict[str, Any]:
+    """The request: greedy, streamed, with usage, and exactly `output_tokens` long (`ignore_eos` is vLLM's)."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": output_tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "seed": seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def run_block(
+    client: httpx.AsyncClient, model: str, slots: Sequence[Slot], plan: BenchPlan
+) -> tuple[Sample, ...]:
+    """Sends the slots of one block at their times, waits until all have ended; samples in the order of `slots`."""
+    samples: dict[int, Sample] = {}
+    start_s = anyio.current_time()
+
+    async def one(position: int, slot: Slot) -> None:
+        await anyio.sleep_until(start_s + slot.intended_s)
+        samples[position] = await send(client, model, slot, plan, start_s)
+
+    async with anyio.create_task_group() as group:
+        for position, slot in enumerate(slots):
+            group.start_soon(one, position, slot)
+    return tuple(samples[position] for position in range(len(slots)))
+
+
+async def send(client: httpx.AsyncClient, model: str, slot: Slot, plan: BenchPlan, start_s: float) -> Sample:
+    """One request from now; never raises for what the network or the server does."""
+    body = chat_body(model, slot.prompt, plan.output_tokens, plan.seed)
+    progress = _Progress(sent_s=anyio.current_time() - start_s)
+    error: ErrorClass | None = None
+    detail = ""
+    try:
+        with anyio.fail_after(plan.request_timeout_s):
+            await _stream(client, body, progress, start_s)
+    except _RequestFailedError as failure:
+        error, detail = failure.error, failure.detail
+    except (httpx.ConnectError, httpx.ConnectTimeout) as failure:
+        error, detail = ErrorClass.CONNECT, _words_of(failure)
+    except (TimeoutError, httpx.TimeoutException):
+        error, detail = ErrorClass.TIMEOUT, f"no end within {plan.request_timeout_s:g} s"
+    except httpx.TransportError as failure:
+        error, detail = ErrorClass.TRUNCATED, _words_of(failure)
+    return Sample(
+        path=slot.path,
+        block=slot.block,
+        index=slot.index,
+        intended_s=slot.intended_s,
+        sent_s=progress.sent_s,
+        token_times_s=tuple(progress.token_times_s),
+        end_s=anyio.current_time() - start_s,
+        prompt_tokens=progress.prompt_tokens,
+        completion_tokens=progress.completion_tokens,
+        error=error,
+        error_detail=detail,
+    )
+
+
+async def _stream(client: httpx.AsyncClient, body: dict[str, Any], progress: _Progress, start_s: float) -> None:
+    async with client.stream("POST", CHAT_PATH, json=body) as response:
+        if response.status_code != httpx.codes.OK:
+            shown = (await response.aread())[:SHOWN_BYTES].decode(errors="replace")
+            raise _RequestFailedError(ErrorClass.STATUS, f"HTTP {response.status_code}: {shown}")
+        content_type = response.headers.get("content-type", "")
+        if not content_type.startswith("text/event-stream"):
+            raise _RequestFailedError(ErrorClass.MALFORMED, f"content type is {content_type!r}, not text/event-stream")
+        parser = StreamParser()
+        try:
+            async for received in response.aiter_raw():
+                now_s = anyio.current_time() - start_s
+                for chunk in parser.feed(received):
+                    progress.take(chunk, now_s)
+        except StreamFormatError as error:
+            raise _RequestFailedError(ErrorClass.MALFORMED, error.what) from error
+    if not progress.done:
+        raise _RequestFailedError(ErrorClass.TRUNCATED, "the stream ended without [DONE]")
+    if not progress.token_times_s:
+        raise _RequestFailedError(ErrorClass.EMPTY, "the stream had no content")
+
+
+def _words_of(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

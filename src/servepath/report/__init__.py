@@ -1,0 +1,1 @@
+"""One result model, written as JSON, JUnit, Markdown and HTML."""
