@@ -1,0 +1,83 @@
+"""`servepath cluster` and `servepath platform`: what is there, and what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from servepath import platform
+from servepath.cli.connection import Connection
+from servepath.cli.defaults import lock_file
+from servepath.cli.options import AsJson, Context, GatewayClass, GatewayUrl, Kubeconfig, Namespace, Registry
+from servepath.cli.output import console_line, print_fields, print_json, show_checks
+from servepath.cli.running import run
+from servepath.cluster.diagnostics import collect
+from servepath.cluster.facts import node_facts
+from servepath.cluster.model import Cluster
+from servepath.evidence import CheckResult
+from servepath.serving.render import manifests_directory
+
+
+def cluster_command(
+    kubeconfig: Kubeconfig,
+    registry: Registry = "",
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+    namespace: Namespace = "servepath",
+    diagnostics: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write pods, logs, events and objects of the namespace there."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Connect to a cluster: find its gateway and say what its node is.
+
+    Example: servepath cluster --kubeconfig ./kubeconfig
+    """
+    connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
+
+    async def work() -> tuple[Cluster, dict[str, Any]]:
+        if diagnostics is not None:
+            await collect(connection.without_gateway(), namespace, diagnostics)
+        cluster = await connection.open()
+        return cluster, await node_facts(cluster)
+
+    cluster, node = run(work)
+    if as_json:
+        print_json({"cluster": cluster, "node": node})
+    else:
+        print_fields(f"gateway {cluster.gateway_url} of class {cluster.gateway_class}", node)
+
+
+def platform_command(
+    kubeconfig: Kubeconfig,
+    registry: Registry = "",
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Install what is missing first; needs helm.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the cluster has what both serving paths need: Gateway API, KServe, the gateway.
+
+    Nothing is changed without --apply. Versions are those of manifests/lock.yaml.
+
+    Example: servepath platform --kubeconfig ./kubeconfig --apply
+    """
+    cluster = Connection(kubeconfig, registry, gateway_class, gateway_url, context).without_gateway()
+
+    async def work() -> tuple[CheckResult, ...]:
+        if apply:
+            await platform.install(cluster, platform.read_lock(lock_file()), manifests_directory(), progress=_show)
+        return await platform.check(cluster)
+
+    show_checks(run(work), as_json=as_json)
+
+
+def _show(step: platform.Step) -> None:
+    console_line(f"{step.action:>8} {step.part.name}: {step.seen}")

@@ -1,0 +1,65 @@
+"""What a command takes when nothing is said: the pins of `manifests/lock.yaml`, and who is running."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servepath.evidence import RunInfo
+from servepath.modelcar.build import BuildOptions, source_date_epoch
+from servepath.platform import lock
+from servepath.serving.render import manifests_directory
+
+if TYPE_CHECKING:
+    from servepath.serving.model import Profile
+
+
+def lock_file() -> Path:
+    """Give the lock of this checkout."""
+    return manifests_directory() / "lock.yaml"
+
+
+def base_image(given: str) -> str:
+    """Give the modelcar's base: the one that was given, or busybox of the lock."""
+    return given or lock.read(lock_file()).image("modelcar-base").reference
+
+
+def engine_image(given: str, profile: Profile) -> str:
+    """Give the engine: the one that was given, or vLLM of the lock for the profile's hardware."""
+    hardware = profile.name.partition("-")[0]
+    return given or lock.read(lock_file()).image(f"vllm-{hardware}").reference
+
+
+def build_options() -> BuildOptions:
+    """Give the options of an image whose creation time is SOURCE_DATE_EPOCH where that is set, and none otherwise."""
+    return BuildOptions(created_s=source_date_epoch())
+
+
+def run_info(command: str = "") -> RunInfo:
+    """Say what runs: revision, lock and command line (this process's own by default).
+
+    Keys never come by argument, so none is in it.
+    """
+    return RunInfo(
+        git_revision=_git_revision(),
+        lock_digest=f"sha256:{hashlib.sha256(lock_file().read_bytes()).hexdigest()}",
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command or " ".join(["servepath", *sys.argv[1:]]),
+    )
+
+
+def _git_revision() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

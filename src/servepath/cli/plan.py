@@ -1,0 +1,34 @@
+"""The options of a benchmark, as a `BenchPlan`."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from servepath.bench.model import BenchPlan
+
+Blocks: TypeAlias = Annotated[int, typer.Option(help="Blocks; in each, every path is loaded once, in random order.")]
+RequestsPerBlock: TypeAlias = Annotated[int, typer.Option(help="Requests that each path gets in one block.")]
+RatePerS: TypeAlias = Annotated[float, typer.Option(help="Offered rate within a block, in requests per second.")]
+PromptTokens: TypeAlias = Annotated[int, typer.Option(help="Length of each prompt, in tokens.")]
+OutputTokens: TypeAlias = Annotated[int, typer.Option(help="Length of each answer, in tokens.")]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Seed of prompts, order, arrivals and intervals.")]
+
+
+def plan_of(
+    blocks: int, requests_per_block: int, rate_per_s: float, prompt_tokens: int, output_tokens: int, seed: int
+) -> BenchPlan:
+    """Give the plan that the options describe.
+
+    Raises:
+        UsageError: it cannot be carried out.
+    """
+    return BenchPlan(
+        blocks=blocks,
+        requests_per_block=requests_per_block,
+        rate_per_s=rate_per_s,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        seed=seed,
+    )

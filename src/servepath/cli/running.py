@@ -1,0 +1,67 @@
+"""Run one command's work: signals end it in good order, errors become one message and an exit code."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import anyio
+import typer
+
+from servepath.cli.output import print_error, stderr_console
+from servepath.errors import ServepathError, first_servepath_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+INTERRUPTED_EXIT_CODE = 130
+"""What a shell gives for a command ended by Ctrl-C (128 + SIGINT)."""
+
+
+class InterruptedByUserError(Exception):
+    """SIGINT or SIGTERM came, and the work has been put away."""
+
+
+async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work`; the first SIGINT or SIGTERM cancels it, so that it tears down and still writes its report."""
+    results: list[T] = []
+
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    stderr_console().print("interrupted: putting away what was started")
+                    group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        results.append(await work())
+        group.cancel_scope.cancel()
+    if not results:
+        raise InterruptedByUserError
+    return results[0]
+
+
+def exit_with(error: ServepathError) -> NoReturn:
+    """Print the error and end the command with the exit code of its class."""
+    print_error(error)
+    raise typer.Exit(error.exit_code) from None
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a command's work to its end and give its result.
+
+    Raises:
+        typer.Exit: after an error of servepath (its class's code) or a signal (130); the message has been printed.
+    """
+    try:
+        return anyio.run(_until_signal, work)
+    except InterruptedByUserError:
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
+    except (ServepathError, BaseExceptionGroup) as error:
+        found = first_servepath_error(error)
+        if found is None:
+            raise
+        exit_with(found)

@@ -1,0 +1,246 @@
+"""`servepath deploy`, `smoke`, `bench` and `delete`: the serving paths on a cluster that is there."""
+
+from __future__ import annotations
+
+from functools import partial
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from servepath.bench.compare import compare
+from servepath.checks.context import CheckContext
+from servepath.checks.run import smoke
+from servepath.cli.connection import Connection
+from servepath.cli.defaults import base_image, build_options, engine_image
+from servepath.cli.modelcar import open_model
+from servepath.cli.options import (
+    AsJson,
+    BaseImage,
+    Context,
+    EngineImage,
+    ExpectedAnswer,
+    GatewayClass,
+    GatewayUrl,
+    Hub,
+    Kubeconfig,
+    ModelName,
+    Name,
+    Namespace,
+    OptionalReportDirectory,
+    ProfileName,
+    Registry,
+    Repository,
+    Source,
+)
+from servepath.cli.output import console_line, print_fields, print_json, show_checks
+from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
+from servepath.cli.reporting import finish
+from servepath.cli.running import run
+from servepath.errors import ClusterError, UsageError
+from servepath.modelcar.build import build_and_push
+from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
+from servepath.serving.find import find
+from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+from servepath.serving.profiles import profile_named
+
+if TYPE_CHECKING:
+    from servepath.bench.model import Comparison
+    from servepath.cluster.model import Cluster
+    from servepath.evidence import CheckResult
+
+OnePath = Annotated[ServingPath, typer.Option("--path", help="The serving path.")]
+SomePath = Annotated[ServingPath | None, typer.Option("--path", help="One serving path; both when not given.")]
+
+
+def deploy_command(
+    kubeconfig: Kubeconfig,
+    path: OnePath,
+    registry: Registry = "",
+    source: Source = None,
+    hub: Hub = "",
+    modelcar: Annotated[
+        str, typer.Option(metavar="IMAGE@DIGEST", help="A modelcar that is pushed already, instead of a model.")
+    ] = "",
+    repository: Repository = "servepath/model",
+    base: BaseImage = "",
+    engine: EngineImage = "",
+    profile_name: ProfileName = "cpu",
+    namespace: Namespace = "servepath",
+    name: Name = "model",
+    served_model_name: ModelName = "model",
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+    api_key: Annotated[str, typer.Option(envvar="SERVEPATH_API_KEY", hidden=True)] = "",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy one path and await its first real completion.
+
+    Raw vLLM demands a key: that of the environment variable SERVEPATH_API_KEY, or a new one. It is kept in a Secret
+    named like the Deployment, and nowhere else.
+
+    Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
+    """
+    profile = profile_named(profile_name)
+
+    async def work() -> Endpoint:
+        reference = modelcar
+        if not modelcar:
+            if not registry:
+                raise UsageError("a model needs a registry to be pushed to", where="--registry", expected="host[:port]")
+            model = await open_model(source, hub)
+            pushed = await build_and_push(model, base_image(base), registry, repository, build=build_options())
+            reference = pushed.reference
+        cluster = await Connection(kubeconfig, registry, gateway_class, gateway_url, context).open()
+        spec = ServingSpec(
+            namespace=namespace,
+            name=name,
+            served_model_name=served_model_name,
+            modelcar_reference=reference,
+            engine_image=engine_image(engine, profile),
+            profile=profile,
+        )
+        if path is ServingPath.RAW:
+            return await deploy_raw(cluster, spec, api_key or token_urlsafe(32))
+        return await deploy_kserve(cluster, spec)
+
+    endpoint = run(work)
+    if as_json:
+        print_json(endpoint)
+    else:
+        print_fields(
+            f"{endpoint.path} answers as {endpoint.model}",
+            {
+                "gateway": endpoint.base_url,
+                "host": endpoint.host,
+                "modelcar": endpoint.modelcar_digest,
+                "first completion": f"after {endpoint.ready_s:.1f} s",
+            },
+        )
+
+
+def smoke_command(
+    kubeconfig: Kubeconfig,
+    path: SomePath = None,
+    registry: Registry = "",
+    profile_name: ProfileName = "cpu",
+    namespace: Namespace = "servepath",
+    name: Name = "model",
+    expected_answer: ExpectedAnswer = "Paris",
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+    report: OptionalReportDirectory = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Run the smoke checks of what `servepath deploy` deployed; exit code 6 when one fails.
+
+    Example: servepath smoke --kubeconfig ./kubeconfig --report ./report
+    """
+    connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
+
+    async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], tuple[CheckResult, ...]]:
+        cluster = await connection.open()
+        spec, endpoints = await _find(cluster, namespace, name, path, profile_named(profile_name))
+        checking = CheckContext(
+            cluster=cluster,
+            spec=spec,
+            modelcar_digest=spec.modelcar_reference.partition("@")[2],
+            raw=endpoints.get(ServingPath.RAW),
+            kserve=endpoints.get(ServingPath.KSERVE),
+            expected_answer=expected_answer,
+        )
+        return cluster, endpoints, await smoke(checking, _quiet)
+
+    cluster, endpoints, results = run(work)
+    if report is not None:
+        finish(report, cluster, tuple(endpoints.values()), checks=results)
+    show_checks(results, as_json=as_json)
+
+
+def bench_command(
+    kubeconfig: Kubeconfig,
+    path: SomePath = None,
+    registry: Registry = "",
+    profile_name: ProfileName = "cpu",
+    namespace: Namespace = "servepath",
+    name: Name = "model",
+    blocks: Blocks = 8,
+    requests_per_block: RequestsPerBlock = 2,
+    rate_per_s: RatePerS = 0.5,
+    prompt_tokens: PromptTokens = 32,
+    output_tokens: OutputTokens = 16,
+    seed: Seed = 42,
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+    report: OptionalReportDirectory = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compare both paths in interleaved blocks, raw as the baseline; with --path, one path against itself.
+
+    One path against itself must come out as "no difference": it shows what the instrument can tell apart here.
+
+    Example: servepath bench --kubeconfig ./kubeconfig --report ./report
+    """
+    connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
+    plan = plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed)
+
+    async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], Comparison]:
+        cluster = await connection.open()
+        _, endpoints = await _find(cluster, namespace, name, path, profile_named(profile_name))
+        named = {str(one): endpoint for one, endpoint in endpoints.items()}
+        if path is not None:
+            named = {f"{path}-a": endpoints[path], f"{path}-b": endpoints[path]}
+        return cluster, endpoints, await compare(named, plan, lambda progress: console_line(progress.step))
+
+    cluster, endpoints, comparison = run(work)
+    if as_json:
+        print_json(comparison)
+    else:
+        console_line(comparison.headline)
+    if report is not None:
+        finish(report, cluster, tuple(endpoints.values()), comparison=comparison)
+
+
+def delete_command(
+    kubeconfig: Kubeconfig,
+    namespace: Namespace = "servepath",
+    name: Name = "model",
+    gateway_class: GatewayClass = "agentgateway",
+    gateway_url: GatewayUrl = "",
+    context: Context = "",
+) -> None:
+    """Delete what `servepath deploy` deployed, and nothing that servepath did not label as its own.
+
+    Example: servepath delete --kubeconfig ./kubeconfig
+    """
+    cluster = Connection(kubeconfig, "", gateway_class, gateway_url, context).without_gateway()
+    deleted = run(partial(delete, cluster, namespace, name))
+    for one in deleted or ("nothing was deployed",):
+        console_line(one)
+
+
+def _quiet(result: CheckResult) -> None:
+    """Say nothing while the checks run: they are printed together."""
+    del result
+
+
+async def _find(
+    cluster: Cluster, namespace: str, name: str, path: ServingPath | None, profile: Profile
+) -> tuple[ServingSpec, dict[ServingPath, Endpoint]]:
+    """Find the wanted paths; both must serve the same model on the same engine."""
+    wanted = tuple(ServingPath) if path is None else (path,)
+    found = {one: await find(cluster, namespace, name, one, profile) for one in wanted}
+    specs = {spec for spec, _ in found.values()}
+    if len(specs) > 1:
+        raise ClusterError(
+            "the two paths do not serve the same model on the same engine",
+            where=f"namespace {namespace}",
+            next_command="servepath deploy --help",
+        )
+    return specs.pop(), {one: endpoint for one, (_, endpoint) in found.items()}

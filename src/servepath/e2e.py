@@ -1,0 +1,306 @@
+"""The whole job: one model becomes a modelcar, is served on both paths, checked, compared and reported.
+
+A run that fails or is interrupted still writes its report, with the cluster's logs, events and objects beside it, and
+it deletes what it deployed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING
+
+import anyio
+
+from servepath import platform
+from servepath.bench.compare import compare
+from servepath.bench.model import BenchPlan
+from servepath.bench.slo import Slo, evaluate
+from servepath.checks.context import CheckContext
+from servepath.checks.run import smoke
+from servepath.cluster.connect import connect
+from servepath.cluster.diagnostics import collect
+from servepath.cluster.facts import node_facts
+from servepath.errors import CheckFailedError, ClusterError, SloMissedError, first_servepath_error
+from servepath.evidence import CheckResult, RunInfo, Verdict
+from servepath.modelcar.build import BuildOptions, build_and_push
+from servepath.modelcar.hub import download
+from servepath.modelcar.source import open_source
+from servepath.report.model import Report, report_error
+from servepath.report.write import write_report
+from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
+from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from servepath.bench.compare import BenchProgress
+    from servepath.cluster.model import Cluster
+    from servepath.modelcar.model import Modelcar, ModelSource, Progress
+    from servepath.stages import Stages
+
+_ORDER = (ServingPath.RAW, ServingPath.KSERVE)
+"""Raw is the baseline of the comparison."""
+
+DIAGNOSTICS = "diagnostics"
+"""The folder beside the report where a failed run leaves logs, events and objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class E2eRequest:
+    """What to prove, and where.
+
+    Attributes:
+        kubeconfig: the cluster; its current context is never changed.
+        registry: `host[:port]` that both servepath and the nodes reach.
+        base_image: what the modelcar is built on, `repository@sha256:…` or `oci:DIRECTORY`.
+        engine_image: the engine of both paths, `host/repository@sha256:…`.
+        profile: what one engine may use.
+        report_directory: where the report goes.
+        model_directory: the model, or None to take it from the Hub.
+        hub: `REPOSITORY@COMMIT`, used when there is no directory.
+        served_model_name: the `model` of the OpenAI API.
+        expected_answer: a word of the answer to "The capital of France is", empty for a model that cannot know.
+        repository: the modelcar's repository in the registry.
+        namespace: where both paths are deployed.
+        name: base name of the deployed objects.
+        gateway_class: the GatewayClass that the cluster's Gateway has.
+        gateway_url: the gateway's base URL, empty to read the Gateway's status.
+        context: a context of the kubeconfig, empty for its current one.
+        build: how the modelcar is made.
+        plan: the benchmark's design.
+        slo: the objectives, None for none.
+        keep: leave what was deployed.
+    """
+
+    kubeconfig: Path
+    registry: str
+    base_image: str
+    engine_image: str
+    profile: Profile
+    report_directory: Path
+    model_directory: Path | None = None
+    hub: str = ""
+    served_model_name: str = "model"
+    expected_answer: str = "Paris"
+    repository: str = "servepath/model"
+    namespace: str = "servepath"
+    name: str = "model"
+    gateway_class: str = "agentgateway"
+    gateway_url: str = ""
+    context: str = ""
+    build: BuildOptions = field(default_factory=BuildOptions)
+    plan: BenchPlan = field(default_factory=BenchPlan)
+    slo: Slo | None = None
+    keep: bool = False
+
+
+async def run(request: E2eRequest, info: RunInfo, stages: Stages) -> Report:
+    """Do the whole job and write its report.
+
+    Args:
+        request: what to prove, and where.
+        info: what is running, for the report.
+        stages: the clock of the run; stages of an earlier process are in it already.
+
+    Returns:
+        The report as written. An error of servepath is in it, not raised: its exit code is the run's.
+
+    Raises:
+        InputError: the report directory cannot be written.
+        BaseException: whatever else ended the run, cancellation included; the report has been written.
+    """
+    job = _Job(request, stages, Report(info))
+    unexpected: BaseException | None = None
+    try:
+        await job.work()
+    except BaseException as error:  # noqa: BLE001 - every end of a run is reported, then raised again
+        known = first_servepath_error(error)
+        unexpected = None if known else error
+        job.report = replace(job.report, error=report_error(known or _interruption(error)))
+    with anyio.CancelScope(shield=True):
+        await job.put_away()
+        await anyio.to_thread.run_sync(write_report, job.report, request.report_directory)
+    if unexpected is not None:
+        raise unexpected
+    return job.report
+
+
+def exit_code_of(report: Report) -> int:
+    """Give a run's exit code: that of the error that ended it, 6 for a failed check, 7 for a missed objective."""
+    if report.error is not None:
+        return report.error.exit_code
+    if any(check.verdict is Verdict.FAIL for check in report.checks):
+        return CheckFailedError.exit_code
+    return SloMissedError.exit_code if report.verdict is Verdict.FAIL else 0
+
+
+def stopped_report(info: RunInfo, stages: Stages, error: BaseException) -> Report:
+    """Give the report of a run that an error ended before there was a cluster to work on."""
+    known = first_servepath_error(error) or _interruption(error)
+    return Report(info, stages=stages.timings, error=report_error(known))
+
+
+def _interruption(error: BaseException) -> BaseException:
+    return KeyboardInterrupt() if isinstance(error, anyio.get_cancelled_exc_class()) else error
+
+
+@dataclass(slots=True)
+class _Job:
+    """One run under way: `report` is what it has learnt so far, so that a run that stops reports as much."""
+
+    request: E2eRequest
+    stages: Stages
+    report: Report
+    cluster: Cluster | None = None
+    spec: ServingSpec | None = None
+
+    async def work(self) -> None:
+        """Take every stage in order; the two paths are deployed side by side, since an engine's start dominates."""
+        source = await self.open_model()
+        modelcar = await self.push(source)
+        cluster = await self.connect()
+        spec = self.specify(modelcar)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.deploy, "deploy raw", partial(deploy_raw, cluster, spec, token_urlsafe(32)))
+            group.start_soon(self.deploy, "deploy kserve", partial(deploy_kserve, cluster, spec))
+        endpoints = {endpoint.path: endpoint for endpoint in self.report.deployments}
+        await self.smoke(cluster, spec, endpoints)
+        await self.bench(endpoints)
+
+    async def open_model(self) -> ModelSource:
+        """Validate the model, downloading it first where it comes from the Hub."""
+        with self.stages.stage("model") as note:
+            directory = self.request.model_directory
+            if directory is None:
+                source = await download(self.request.hub)
+            else:
+                source = await anyio.to_thread.run_sync(open_source, directory)
+            note(f"{source.name}, {source.parameters / 1e6:.0f} M parameters, {source.dtype}")
+            return source
+
+    async def push(self, source: ModelSource) -> Modelcar:
+        """Build the modelcar and push it."""
+        request = self.request
+
+        def show(progress: Progress) -> None:
+            note(f"{progress.name}: {progress.sent_bytes / 1e6:.0f} of {progress.total_bytes / 1e6:.0f} MB")
+
+        with self.stages.stage("modelcar") as note:
+            modelcar = await build_and_push(
+                source,
+                request.base_image,
+                request.registry,
+                request.repository,
+                build=request.build,
+                progress=show,
+            )
+            self.report = replace(self.report, modelcar=modelcar)
+            size_mb, sent_mb = modelcar.size_bytes / 1e6, modelcar.sent_bytes / 1e6
+            note(f"{modelcar.digest[:19]}, {len(modelcar.layers)} layers, {size_mb:.0f} MB, {sent_mb:.0f} MB sent")
+            return modelcar
+
+    async def connect(self) -> Cluster:
+        """Find the gateway, and check that the platform is what both paths need."""
+        request = self.request
+        with self.stages.stage("platform") as note:
+            cluster = await connect(
+                request.kubeconfig,
+                request.registry,
+                request.gateway_class,
+                gateway_url=request.gateway_url,
+                context=request.context,
+            )
+            self.cluster = cluster
+            node = await node_facts(cluster)
+            self.report = replace(self.report, cluster=cluster, run=replace(self.report.run, node=node))
+            results = await platform.check(cluster)
+            self.add_checks(results)
+            failed = [result for result in results if result.verdict is Verdict.FAIL]
+            if failed:
+                raise CheckFailedError(
+                    f"{failed[0].name}: {failed[0].seen}",
+                    where="platform",
+                    expected=failed[0].expected,
+                    next_command=failed[0].next_command,
+                )
+            note(f"{len(results)} checks, gateway {cluster.gateway_url} of class {cluster.gateway_class}")
+            return cluster
+
+    def specify(self, modelcar: Modelcar) -> ServingSpec:
+        """Say what both paths serve: the same model on the same engine."""
+        request = self.request
+        self.spec = ServingSpec(
+            namespace=request.namespace,
+            name=request.name,
+            served_model_name=request.served_model_name,
+            modelcar_reference=modelcar.reference,
+            engine_image=request.engine_image,
+            profile=request.profile,
+        )
+        return self.spec
+
+    async def deploy(self, stage: str, deploy: Callable[[], Awaitable[Endpoint]]) -> None:
+        """Deploy one path and await its first completion."""
+        with self.stages.stage(stage) as note:
+            endpoint = await deploy()
+            deployments = sorted((*self.report.deployments, endpoint), key=lambda one: _ORDER.index(one.path))
+            self.report = replace(self.report, deployments=tuple(deployments))
+            note(f"first completion after {endpoint.ready_s:.0f} s")
+
+    async def smoke(self, cluster: Cluster, spec: ServingSpec, endpoints: dict[ServingPath, Endpoint]) -> None:
+        """Run every smoke check of both paths."""
+        context = CheckContext(
+            cluster=cluster,
+            spec=spec,
+            modelcar_digest=spec.modelcar_reference.partition("@")[2],
+            raw=endpoints[ServingPath.RAW],
+            kserve=endpoints[ServingPath.KSERVE],
+            expected_answer=self.request.expected_answer,
+        )
+
+        def show(result: CheckResult) -> None:
+            note(f"{result.subject} {result.name}")
+
+        with self.stages.stage("smoke") as note:
+            results = await smoke(context, show)
+            self.add_checks(results)
+            failed = [f"{result.subject} {result.name}" for result in results if result.verdict is Verdict.FAIL]
+            note(f"{len(results)} checks" + (f", failed: {', '.join(failed)}" if failed else ""))
+
+    async def bench(self, endpoints: dict[ServingPath, Endpoint]) -> None:
+        """Measure both paths in interleaved blocks."""
+
+        def show(progress: BenchProgress) -> None:
+            note(f"{progress.step}, {progress.done_requests} of {progress.total_requests} requests")
+
+        with self.stages.stage("bench") as note:
+            named = {str(path): endpoints[path] for path in _ORDER}
+            comparison = await compare(named, self.request.plan, show)
+            slo = evaluate(comparison, self.request.slo) if self.request.slo else ()
+            self.report = replace(self.report, comparison=comparison, slo=slo)
+            note(comparison.headline)
+
+    def add_checks(self, results: tuple[CheckResult, ...]) -> None:
+        """Keep results for the report."""
+        self.report = replace(self.report, checks=(*self.report.checks, *results))
+
+    async def put_away(self) -> None:
+        """Keep what a failed run needs to be understood, then delete what was deployed unless it is to be kept.
+
+        An error here is the run's own only when it had none.
+        """
+        if self.cluster is not None and self.spec is not None:
+            if self.report.failures:
+                with self.stages.stage("diagnostics"):
+                    await collect(self.cluster, self.spec.namespace, self.request.report_directory / DIAGNOSTICS)
+            if not self.request.keep:
+                try:
+                    with self.stages.stage("delete"):
+                        await delete(self.cluster, self.spec.namespace, self.spec.name)
+                except ClusterError as error:
+                    if self.report.error is None:
+                        self.report = replace(self.report, error=report_error(error))
+        self.report = replace(self.report, stages=self.stages.timings)
