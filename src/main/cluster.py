@@ -1,0 +1,193 @@
+"""A Kubernetes cluster with KServe, a registry and a gateway."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import dagger
+from dagger import Doc, dag
+
+from main.arguments import (
+    Blocks,
+    ExpectedAnswer,
+    ModelDirectory,
+    OutputTokens,
+    PathChoice,
+    ProfileChoice,
+    PromptTokens,
+    RatePerS,
+    RequestsPerBlock,
+    bench_options,
+)
+from main.choices import Path, Profile
+from main.declare import never_cached, object_type, session_cached
+from main.endpoint import Endpoint
+from main.evidence import Evidence, gather
+from main.workbench import KUBECONFIG, MODEL, observing
+
+DIAGNOSTICS = "/work/diagnostics"
+
+
+@object_type
+class Cluster:
+    """A cluster to serve on. One of `cluster` lives as long as the `dagger call` that made it: chain what needs it."""
+
+    registry: Annotated[str, Doc("`host[:port]` from which the nodes pull")] = dagger.field()
+    gateway_url: Annotated[str, Doc("Base URL of the gateway, as seen from inside the session")] = dagger.field()
+    kubeconfig: Annotated[
+        dagger.Secret, Doc("Kubeconfig, for use beside the cluster; `kubeconfig plaintext` shows it")
+    ] = dagger.field()
+    tools: Annotated[
+        dagger.Container, Doc("Container with servepath, kubectl and this cluster's kubeconfig; see also `terminal`")
+    ] = dagger.field()
+    arguments: list[str]
+    services: list[dagger.Service]
+
+    @never_cached
+    async def with_platform(self) -> Self:
+        """Install what is missing of Gateway API, cert-manager, KServe and the gateway, and wait for all of it.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… with-platform
+        evidence --source=./model report export --path=report`
+        """
+        await observing(self.tools).with_exec(["servepath", "platform", *self.arguments, "--apply"]).sync()
+        return self
+
+    @never_cached
+    async def deploy(
+        self, source: ModelDirectory, path: PathChoice = Path.KSERVE, profile: ProfileChoice = Profile.CPU
+    ) -> Endpoint:
+        """Serve a model on one path, and wait for its first real completion.
+
+        Example: `dagger call cluster deploy --source=./model --path=raw smoke report export --path=report`
+        """
+        container = observing(self.tools.with_mounted_directory(MODEL, source))
+        arguments = [*self.arguments, f"--path={path.value}", f"--profile={profile.value}"]
+        command = ["servepath", "deploy", *arguments, f"--source={MODEL}", "--json"]
+        served = json.loads(await container.with_exec(command).stdout())
+        return Endpoint(
+            path=Path(served["path"]),
+            host=served["host"],
+            model=served["model"],
+            modelcar_digest=served["modelcar_digest"],
+            ready_s=served["ready_s"],
+            tools=self.tools,
+            arguments=arguments,
+        )
+
+    @never_cached
+    async def smoke(self, profile: ProfileChoice = Profile.CPU, expected_answer: ExpectedAnswer = "Paris") -> Evidence:
+        """Run every smoke check of both paths, which must be deployed.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… smoke summary`
+        """
+        options = [f"--profile={profile.value}", f"--expected-answer={expected_answer}"]
+        return await gather(self.tools, ["smoke", *self.arguments, *options])
+
+    @never_cached
+    async def compare(  # noqa: PLR0913, PLR0917 - the plan of a benchmark, one argument each
+        self,
+        profile: ProfileChoice = Profile.CPU,
+        blocks: Blocks = 8,
+        requests_per_block: RequestsPerBlock = 2,
+        rate_per_s: RatePerS = 0.5,
+        prompt_tokens: PromptTokens = 32,
+        output_tokens: OutputTokens = 16,
+    ) -> Evidence:
+        """Measure both paths, which must be deployed, in interleaved blocks: ratios with 95% confidence intervals.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… compare summary`
+        """
+        options = bench_options(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens)
+        return await gather(self.tools, ["bench", *self.arguments, f"--profile={profile.value}", *options])
+
+    @never_cached
+    async def evidence(
+        self,
+        source: ModelDirectory,
+        profile: ProfileChoice = Profile.CPU,
+        expected_answer: ExpectedAnswer = "Paris",
+    ) -> Evidence:
+        """Do the whole job on this cluster: build, push, deploy both paths, check them, compare them, and report.
+
+        Example: `dagger call cluster evidence --source=./model report export --path=report`
+        """
+        container = self.tools.with_mounted_directory(MODEL, source)
+        options = [f"--source={MODEL}", f"--profile={profile.value}", f"--expected-answer={expected_answer}"]
+        return await gather(container, ["e2e", *self.arguments, *options])
+
+    @never_cached
+    def diagnostics(self) -> dagger.Directory:
+        """Give what one needs to understand a failure: pods, events, logs and objects, as files.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… diagnostics
+        export --path=diagnostics`
+        """
+        command = ["servepath", "cluster", *self.arguments, f"--diagnostics={DIAGNOSTICS}"]
+        return (
+            observing(self.tools)
+            .with_directory(DIAGNOSTICS, dag.directory())
+            .with_exec(command, expect=dagger.ReturnType.ANY)
+            .directory(DIAGNOSTICS)
+        )
+
+    @never_cached
+    def terminal(self) -> dagger.Container:
+        """Give an interactive shell beside the cluster, with servepath, kubectl and its kubeconfig.
+
+        Example: `dagger call cluster terminal`
+        """
+        return self.tools.terminal(cmd=["bash"])
+
+    @session_cached
+    def up(self) -> dagger.Service:
+        """Give the k3s service, to be forwarded to the host: the API on port 6443, the gateway on port 80.
+
+        Example: `dagger call cluster up up --ports=6443:6443 --ports=8080:80`
+
+        Raises:
+            ValueError: the cluster existed before; it is no service of Dagger.
+        """
+        if not self.services:
+            raise ValueError("a cluster of cluster-from is no Dagger service; next: use its own address")
+        return self.services[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a cluster is: what every command of servepath takes as options.
+
+    Attributes:
+        registry: `host[:port]` from which the nodes pull.
+        gateway_url: base URL of the gateway.
+        gateway_class: its GatewayClass.
+    """
+
+    registry: str
+    gateway_url: str
+    gateway_class: str
+
+
+def connect(
+    tools: dagger.Container, kubeconfig: dagger.Secret, addresses: Addresses, services: list[dagger.Service]
+) -> Cluster:
+    """Give a cluster, and the container beside it the means to reach it."""
+    return Cluster(
+        registry=addresses.registry,
+        gateway_url=addresses.gateway_url,
+        kubeconfig=kubeconfig,
+        tools=tools.with_mounted_secret(KUBECONFIG, kubeconfig).with_env_variable("KUBECONFIG", KUBECONFIG),
+        arguments=[
+            f"--kubeconfig={KUBECONFIG}",
+            f"--registry={addresses.registry}",
+            f"--gateway-url={addresses.gateway_url}",
+            f"--gateway-class={addresses.gateway_class}",
+        ],
+        services=services,
+    )
+
+
+async def stop(services: list[dagger.Service]) -> None:
+    """Stop the services behind a cluster: its node first, then the registry that the node pulls from."""
+    for service in services:
+        await service.stop()

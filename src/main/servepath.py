@@ -1,0 +1,166 @@
+"""The door of the module: from a model directory to a modelcar, a cluster, an endpoint, evidence."""
+
+import uuid
+from typing import Annotated
+
+import dagger
+from dagger import DefaultPath, Doc, Ignore, dag
+
+from main import cluster as clusters
+from main import modelcar as modelcars
+from main import node
+from main.arguments import ExpectedAnswer, GatewayClass, ModelDirectory, ProfileChoice
+from main.choices import Profile
+from main.cluster import Addresses, Cluster
+from main.declare import never_cached, object_type, session_cached
+from main.evidence import Evidence
+from main.modelcar import Modelcar
+from main.workbench import MODEL, workbench
+
+AGENTGATEWAY = "agentgateway"
+
+
+@object_type
+class Servepath:
+    """One model, two serving paths: raw vLLM against KServe, side by side."""
+
+    @dagger.function
+    async def modelcar(self, source: ModelDirectory) -> Modelcar:
+        """Build a modelcar from a model directory.
+
+        Example: `dagger call modelcar --source=./model digest`
+        """
+        return await modelcars.build(workbench().with_mounted_directory(MODEL, source), [f"--source={MODEL}"])
+
+    @dagger.function
+    async def modelcar_from_hub(
+        self,
+        repo: Annotated[str, Doc("Hub repository, such as `Qwen/Qwen2.5-0.5B-Instruct`")],
+        revision: Annotated[str, Doc("Commit of the repository, 40 hexadecimal digits; a branch is refused")],
+        token: Annotated[dagger.Secret | None, Doc("Access token for a gated model, such as `env:HF_TOKEN`")] = None,
+    ) -> Modelcar:
+        """Build a modelcar from a revision on the Hugging Face Hub.
+
+        Example: `dagger call modelcar-from-hub --repo=Qwen/Qwen2.5-0.5B-Instruct --revision=COMMIT digest`
+        """
+        container = workbench().with_mounted_cache("/root/.cache/huggingface", dag.cache_volume("servepath-hub"))
+        if token is not None:
+            container = container.with_secret_variable("HF_TOKEN", token)
+        return await modelcars.build(container, [f"--hub={repo}@{revision}"])
+
+    @session_cached
+    async def cluster(self, gateway_class: GatewayClass = AGENTGATEWAY) -> Cluster:
+        """Start a one-node k3s cluster with a registry, KServe and the gateway, for the rest of this `dagger call`.
+
+        Example: `dagger call cluster up up --ports=6443:6443 --ports=8080:80`
+        """
+        return await start_cluster(gateway_class)
+
+    @session_cached
+    def cluster_from(
+        self,
+        kubeconfig: Annotated[
+            dagger.Secret, Doc("Kubeconfig, such as `file:./kubeconfig`; its current context is used")
+        ],
+        registry: Annotated[str, Doc("`host[:port]` of a registry that this engine and the nodes reach")],
+        gateway_url: Annotated[str, Doc("Base URL of the gateway, such as `http://172.30.0.2`")],
+        gateway_class: GatewayClass = AGENTGATEWAY,
+    ) -> Cluster:
+        """Use a cluster that exists. Nothing is installed there, unless `with-platform` is called on it.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=registry.example.com
+        --gateway-url=http://172.30.0.2 evidence --source=./model report export --path=report`
+        """
+        return clusters.connect(workbench(), kubeconfig, Addresses(registry, gateway_url, gateway_class), [])
+
+    @never_cached
+    async def evidence(
+        self,
+        source: ModelDirectory,
+        profile: ProfileChoice = Profile.CPU,
+        expected_answer: ExpectedAnswer = "Paris",
+        gateway_class: GatewayClass = AGENTGATEWAY,
+    ) -> Evidence:
+        """Do the whole job on a new cluster, and give what came of it, passed or not.
+
+        Example: `dagger call evidence --source=./model report export --path=report`
+        """
+        cluster = await start_cluster(gateway_class)
+        try:
+            return await cluster.evidence(source, profile, expected_answer)
+        finally:
+            await clusters.stop(cluster.services)
+
+    @never_cached
+    async def e2e(
+        self,
+        source: ModelDirectory,
+        profile: ProfileChoice = Profile.CPU,
+        expected_answer: ExpectedAnswer = "Paris",
+        gateway_class: GatewayClass = AGENTGATEWAY,
+    ) -> dagger.Directory:
+        """Do the whole job on a new cluster, and give the report; fails with its summary unless everything holds.
+
+        `dagger call` spells this function `e-2-e`; `prove` is the same. To keep the report of a run that failed, use
+        `evidence`.
+
+        Example: `dagger call prove --source=./model export --path=report`
+        """
+        evidence = await self.evidence(source, profile, expected_answer, gateway_class)
+        return evidence.assert_passed().report
+
+    @never_cached
+    async def prove(
+        self,
+        source: ModelDirectory,
+        profile: ProfileChoice = Profile.CPU,
+        expected_answer: ExpectedAnswer = "Paris",
+        gateway_class: GatewayClass = AGENTGATEWAY,
+    ) -> dagger.Directory:
+        """Do what `e2e` does: the same function under a name that `dagger call` leaves as it is.
+
+        Example: `dagger call prove --source=./model export --path=report`
+        """
+        return await self.e2e(source, profile, expected_answer, gateway_class)
+
+    @dagger.function
+    @dagger.check
+    async def check(
+        self,
+        source: Annotated[
+            dagger.Directory,
+            DefaultPath("/"),
+            Ignore([".git", ".venv", ".uv", "report", "**/__pycache__", "**/.*_cache"]),
+            Doc("The source of servepath itself"),
+        ],
+    ) -> None:
+        """Check servepath itself: format, lint, types, and the unit and contract tests.
+
+        Example: `dagger check`
+        """
+        await (
+            workbench()
+            .with_workdir("/work/source")
+            .with_directory(".", source)
+            .with_exec(["uv", "sync", "--frozen"])
+            .with_exec(["uv", "run", "--frozen", "ruff", "check"])
+            .with_exec(["uv", "run", "--frozen", "mypy", "src", "ci", "tests"])
+            .with_exec(["uv", "run", "--frozen", "pytest", "tests/unit", "tests/contract"])
+            .sync()
+        )
+
+
+async def start_cluster(gateway_class: str) -> Cluster:
+    """Start the services of a cluster of our own, and install the platform on it; stop them if that fails."""
+    run_id = uuid.uuid4().hex[:12]
+    registry = node.registry()
+    server = await node.k3s(run_id, registry).start()
+    services = [server, registry]
+    try:
+        tools = workbench().with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
+        addresses = Addresses(node.REGISTRY, node.GATEWAY_URL, gateway_class)
+        cluster = clusters.connect(tools, await node.kubeconfig(run_id, server), addresses, services)
+        return await cluster.with_platform()
+    except dagger.DaggerError:
+        await clusters.stop(services)
+        raise

@@ -1,0 +1,43 @@
+"""The container in which the library works: its command line, the tools it calls, and nothing of the user's.
+
+Every function of the module does its work by running `servepath …` here. The container is built from the module's own
+source, so a function and `uv run servepath` on a laptop are the same program with the same arguments.
+"""
+
+import uuid
+
+import dagger
+from dagger import dag
+
+from main.images import image
+
+PROJECT = "/servepath"
+MODEL = "/work/model"
+KUBECONFIG = "/run/servepath/kubeconfig"
+SOURCES = ["pyproject.toml", "uv.lock", "src/servepath/**", "src/main/__init__.py", "manifests/**"]
+
+
+def workbench() -> dagger.Container:
+    """Give the container with the `servepath` command; a change of a README or a test rebuilds nothing."""
+    source = dag.directory().with_directory("", dag.current_module().source(), include=SOURCES)
+    return (
+        dag.container()
+        .from_(image("python"))
+        .with_file("/usr/local/bin/uv", dag.container().from_(image("uv")).file("/uv"))
+        .with_file("/usr/local/bin/kubectl", dag.container().from_(image("k3s")).file("/bin/k3s"))
+        .with_file("/usr/local/bin/helm", dag.container().from_(image("helm")).file("/usr/bin/helm"))
+        .with_mounted_cache("/root/.cache/uv", dag.cache_volume("servepath-uv"))
+        .with_env_variable("UV_LINK_MODE", "copy")
+        .with_env_variable("UV_PROJECT_ENVIRONMENT", "/opt/servepath")
+        .with_directory(PROJECT, source)
+        .with_new_file(f"{PROJECT}/README.md", "")
+        .with_workdir(PROJECT)
+        .with_exec(["uv", "sync", "--frozen", "--no-default-groups"])
+        .with_env_variable("PATH", "/opt/servepath/bin:${PATH}", expand=True)
+        .with_workdir("/work")
+    )
+
+
+def observing(container: dagger.Container) -> dagger.Container:
+    """Give the container so that its next command is run, never answered from the cache: it looks at a live system."""
+    return container.with_env_variable("SERVEPATH_RUN", uuid.uuid4().hex)

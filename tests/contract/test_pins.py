@@ -1,0 +1,54 @@
+"""One place pins: what is pinned elsewhere must be the same, and Renovate must see all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = (ROOT / "manifests" / "lock.yaml").read_text()
+RENOVATE = json.loads((ROOT / "renovate.json").read_text())
+
+
+def matches(file: str) -> set[str]:
+    """The current values that Renovate's own managers find in a file."""
+    found = set()
+    for manager in RENOVATE["customManagers"]:
+        if not any(re.search(pattern.strip("/"), file) for pattern in manager["managerFilePatterns"]):
+            continue
+        for pattern in manager["matchStrings"]:
+            expression = re.compile(pattern.replace("(?<", "(?P<"))
+            found |= {hit["currentValue"] for hit in expression.finditer((ROOT / file).read_text())}
+    return found
+
+
+@pytest.mark.parametrize("project", ["pyproject.toml", "examples/python/pyproject.toml"])
+def test_the_runtime_s_image_is_the_lock_s(project: str) -> None:
+    base = tomllib.loads((ROOT / project).read_text())["tool"]["dagger"]["base-image"]
+    assert base == yaml.safe_load(LOCK)["images"]["python"]["image"]
+
+
+def test_the_example_runs_on_the_same_engine() -> None:
+    versions = {
+        json.loads((ROOT / file).read_text())["engineVersion"]
+        for file in ("dagger.json", "examples/python/dagger.json")
+    }
+    assert len(versions) == 1
+
+
+def test_renovate_sees_every_pinned_image_of_the_lock() -> None:
+    images = [entry["image"] for entry in yaml.safe_load(LOCK)["images"].values()]
+    tagged = {image.partition("@")[0].rpartition(":")[2] for image in images if re.search(r":[^/@]+@", image)}
+    assert tagged
+    assert tagged <= matches("manifests/lock.yaml")
+
+
+def test_renovate_sees_the_engine_and_the_runtime_s_image() -> None:
+    engine = json.loads((ROOT / "dagger.json").read_text())["engineVersion"]
+    assert matches("dagger.json") == matches("ci/github/e2e.yml") == {engine}
+    assert len(matches("pyproject.toml")) == 1

@@ -1,0 +1,319 @@
+"""What each function sends to the engine: called as the engine calls it, answered by Dagger's own schema."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from dagger.mod._exceptions import FunctionError
+
+from main.images import image
+from servepath.cli.app import app
+from servepath.cli.output import plain
+from servepath.modelcar.model import Layer, Modelcar, ModelSource
+from servepath.serving.model import Endpoint, ServingPath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.contract.conftest import Session
+    from tests.contract.fake_engine import Call, Node
+
+DIGEST = "sha256:" + "a" * 64
+REFERENCE = f"registry.localhost:5000/servepath/model@{DIGEST}"
+MODELCAR = plain(
+    Modelcar(
+        digest=DIGEST,
+        reference=REFERENCE,
+        size_bytes=7,
+        layers=(Layer(DIGEST, 1, "application/vnd.oci.image.layer.v1.tar"),),
+        source=ModelSource(Path("/work/model"), "model", ("config.json",)),
+    )
+)
+"""What `servepath modelcar --json` prints: made by the library, so that a renamed field is found here."""
+
+ENDPOINT = plain(
+    Endpoint(
+        path=ServingPath.RAW,
+        base_url="http://k3s:80",
+        host="model-raw.test",
+        model="model",
+        namespace="servepath",
+        workload="model-raw",
+        modelcar_digest=DIGEST,
+        engine_image=f"engine@{DIGEST}",
+        ready_s=1.5,
+        api_key="hunter2",
+    )
+)
+"""What `servepath deploy --json` prints."""
+
+
+def commands(node: Node) -> list[list[str]]:
+    """The commands of a container's pipeline, in order."""
+    return [list(arguments["args"]) for arguments in node.named("withExec")]
+
+
+def servepath_commands(nodes: Iterable[Node]) -> list[list[str]]:
+    """Every distinct `servepath …` command of some pipelines."""
+    found = {shlex.join(command): command for node in nodes for command in commands(node)}
+    return [command for command in found.values() if command[0] == "servepath"]
+
+
+def accept(command: list[str]) -> None:
+    """Parse a command with the library's own command line, without running it."""
+    group: Any = typer.main.get_command(app)
+    name, arguments = command[1], command[2:]
+    with group.make_context("servepath", command[1:]) as context:
+        group.get_command(context, name).make_context(name, list(arguments), parent=context)
+
+
+def standard_output(node: Node, _: Call) -> str:
+    """What a command prints: a kubeconfig, or the result of `servepath modelcar` or `deploy`."""
+    command = commands(node)[-1]
+    if command[0] == "sh":
+        return "apiVersion: v1\nkind: Config\n"
+    return json.dumps(ENDPOINT if command[1] == "deploy" else MODELCAR)
+
+
+def contents(node: Node, _: Call) -> str:
+    """What a file holds: the result of `servepath modelcar`, or a report's summary."""
+    return json.dumps(MODELCAR) if "modelcar.json" in str(node) else "# Report"
+
+
+@pytest.fixture(autouse=True)
+def plausible(session: Session) -> None:
+    """Answers as a run gives them that passed."""
+    session.engine.answers |= {
+        "Container.stdout": standard_output,
+        "Container.stderr": "cluster is gone",
+        "Container.exists": True,
+        "Container.exitCode": 0,
+        "File.contents": contents,
+        "Secret.plaintext": "hunter2",
+    }
+
+
+@pytest.fixture
+def model(session: Session) -> str:
+    """The user's model directory."""
+    return session.new("Directory", "model")
+
+
+@pytest.fixture
+def cluster(session: Session) -> dict[str, Any]:
+    """The state of a cluster that existed before."""
+    inputs = {
+        "kubeconfig": session.new("Secret", "kubeconfig"),
+        "registry": "registry.example.com",
+        "gateway_url": "http://172.30.0.2",
+    }
+    state: dict[str, Any] = session.invoke("Servepath", "cluster_from", inputs)
+    return state
+
+
+def test_modelcar_is_built_from_the_mounted_directory(session: Session, model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model})
+    assert (built["digest"], built["size"], built["layers"]) == (DIGEST, 7, [DIGEST])
+    layout = session.node(built["as_layout"])
+    assert layout.named("withMountedDirectory")[-1] == {"path": "/work/model", "source": model}
+    assert commands(layout)[-1][:2] == ["servepath", "modelcar"]
+    assert not any(variable["name"] == "SERVEPATH_RUN" for variable in layout.named("withEnvVariable"))
+
+
+def test_modelcar_from_hub_keeps_the_token_a_secret(session: Session) -> None:
+    token = session.new("Secret", "token")
+    inputs = {"repo": "Qwen/Qwen2.5-0.5B-Instruct", "revision": "7" * 40, "token": token}
+    built = session.invoke("Servepath", "modelcar_from_hub", inputs)
+    layout = session.node(built["as_layout"])
+    assert layout.named("withSecretVariable") == [{"name": "HF_TOKEN", "secret": token}]
+    assert f"--hub=Qwen/Qwen2.5-0.5B-Instruct@{'7' * 40}" in commands(layout)[-1]
+
+
+def test_publish_logs_in_without_showing_the_password(session: Session, model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model})
+    inputs = {"address": "ghcr.io/me/model", "username": "me", "password": session.new("Secret", "password")}
+    assert session.invoke("Modelcar", "publish", inputs, built) == REFERENCE
+    pushed = next(node for node in session.engine.asked("stdout") if "--push=ghcr.io/me/model" in str(node))
+    assert "hunter2" not in str(pushed)
+    login = session.node(pushed.named("withMountedSecret")[0]["source"])
+    credentials = json.loads(login.named("setSecret")[0]["plaintext"])["auths"]["ghcr.io"]["auth"]
+    assert base64.b64decode(credentials).decode() == "me:hunter2"
+
+
+def test_publish_needs_no_login(session: Session, model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model})
+    session.invoke("Modelcar", "publish", {"address": "ghcr.io/me/model"}, built)
+    assert all(node.named("withMountedSecret") == [] for node in session.engine.asked("stdout"))
+
+
+def test_verify_refuses_another_digest(session: Session, model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model})
+    assert session.invoke("Modelcar", "verify", {}, built)["digest"] == DIGEST
+    with pytest.raises(FunctionError, match=r"the registry registry\.localhost"):
+        session.invoke("Modelcar", "verify", {}, built | {"digest": "sha256:" + "b" * 64})
+
+
+def test_cluster_is_k3s_with_every_remedy(session: Session) -> None:
+    state = session.invoke("Servepath", "cluster", {})
+    server, registry = (session.node(service) for service in state["services"])
+    assert server.named("from") == [{"address": image("k3s")}]
+    assert registry.named("from") == [{"address": image("registry")}]
+    service = server.named("asService")[0]
+    assert service["insecureRootCapabilities"] is True
+    assert service["useEntrypoint"] is True
+    assert server.named("withEntrypoint")[0]["args"][-1].endswith("/k3s-entrypoint.sh")
+    assert session.node(server.named("withServiceBinding")[0]["service"]) == registry
+    assert 'endpoint:\n      - "http://registry.localhost:5000"' in server.named("withNewFile")[0]["contents"]
+    assert server.named("withMountedCache")[-1]["sharing"] == "LOCKED"
+    assert {mount["path"] for mount in server.named("withMountedTemp")} >= {"/var/lib/kubelet", "/var/log"}
+    assert [port["port"] for port in server.named("withExposedPort")] == [6443, 80]
+
+
+def test_cluster_is_started_and_its_kubeconfig_is_its_own(session: Session) -> None:
+    first, second = (session.invoke("Servepath", "cluster", {}) for _ in range(2))
+    paths = [session.node(state["services"][0]).named("asService")[0]["args"][0] for state in (first, second)]
+    assert paths[0] != paths[1]
+    assert len(session.engine.asked("start")) == 2
+    ready = [commands(node)[-1] for node in session.engine.asked("stdout") if commands(node)[-1][0] == "sh"]
+    assert [command[2] for command in ready] == paths
+    mounted = session.node(first["tools"]).named("withMountedSecret")
+    assert mounted == [{"path": "/run/servepath/kubeconfig", "source": first["kubeconfig"]}]
+
+
+def test_the_platform_is_installed_on_a_new_cluster_only(session: Session, cluster: dict[str, Any]) -> None:
+    assert session.engine.asked("sync") == []
+    session.invoke("Servepath", "cluster", {})
+    assert [command[1] for command in servepath_commands(session.engine.asked("sync"))] == ["platform"]
+    session.invoke("Cluster", "with_platform", {}, cluster)
+    assert len(session.engine.asked("sync")) == 2
+
+
+def test_deploy_then_smoke_then_bench(session: Session, cluster: dict[str, Any], model: str) -> None:
+    endpoint = session.invoke("Cluster", "deploy", {"source": model, "path": "RAW", "profile": "CPU_SMALL"}, cluster)
+    assert (endpoint["path"], endpoint["host"], endpoint["ready_s"]) == ("RAW", "model-raw.test", 1.5)
+    assert session.invoke("Endpoint", "smoke", {"expected_answer": ""}, endpoint)["verdict"] == "pass"
+    assert session.invoke("Endpoint", "bench", {"blocks": 12}, endpoint)["verdict"] == "pass"
+    smoke, bench = servepath_commands(session.engine.asked("exitCode"))
+    assert {"smoke", "--path=raw", "--profile=cpu-small", "--expected-answer="} <= set(smoke)
+    assert {"bench", "--path=raw", "--blocks=12"} <= set(bench)
+
+
+def test_evidence_of_a_failed_run_is_given_not_raised(session: Session, cluster: dict[str, Any], model: str) -> None:
+    session.engine.answers["Container.exitCode"] = 6
+    evidence = session.invoke("Cluster", "evidence", {"source": model}, cluster)
+    assert (evidence["verdict"], evidence["exit_code"], evidence["summary"]) == ("fail", 6, "# Report")
+    assert session.node(evidence["report"]).named("directory")[-1] == {"path": "/work/report"}
+    run = session.engine.asked("exitCode")[-1].named("withExec")[-1]
+    assert run["expect"] == "ANY"
+    with pytest.raises(FunctionError, match="# Report"):
+        session.invoke("Evidence", "assert_passed", {}, evidence)
+
+
+def test_a_run_without_a_report_says_what_it_printed(session: Session, cluster: dict[str, Any], model: str) -> None:
+    session.engine.answers |= {"Container.exists": False, "Container.exitCode": 2}
+    with pytest.raises(FunctionError, match="ended with 2 and no report: cluster is gone"):
+        session.invoke("Cluster", "evidence", {"source": model}, cluster)
+
+
+@pytest.mark.parametrize("name", ["e2e", "prove"])
+def test_e2e_gives_the_report_and_stops_what_it_started(session: Session, model: str, name: str) -> None:
+    report = session.invoke("Servepath", name, {"source": model})
+    assert session.node(report).named("directory")[-1] == {"path": "/work/report"}
+    stopped = [node.named("from")[0]["address"] for node in session.engine.asked("stop")]
+    assert stopped == [image("k3s"), image("registry")]
+
+
+def test_e2e_fails_with_the_summary_and_stops_what_it_started(session: Session, model: str) -> None:
+    session.engine.answers["Container.exitCode"] = 7
+    with pytest.raises(FunctionError, match="# Report"):
+        session.invoke("Servepath", "e2e", {"source": model})
+    assert len(session.engine.asked("stop")) == 2
+
+
+def test_a_cluster_whose_platform_cannot_be_installed_is_stopped(session: Session, model: str) -> None:
+    def refuse(_: Node, __: Call) -> str:
+        raise ValueError("helm failed")
+
+    session.engine.answers["Container.sync"] = refuse
+    with pytest.raises(AssertionError, match="helm failed"):
+        session.invoke("Servepath", "e2e", {"source": model})
+    assert len(session.engine.asked("stop")) == 2
+
+
+def test_observations_are_never_answered_from_the_cache(session: Session, cluster: dict[str, Any]) -> None:
+    for _ in range(2):
+        session.invoke("Cluster", "smoke", {}, cluster)
+    first, second = (str(node) for node in session.engine.asked("exitCode"))
+    assert first != second
+
+
+def test_diagnostics_are_given_whatever_the_command_says(session: Session, cluster: dict[str, Any]) -> None:
+    found = session.node(session.invoke("Cluster", "diagnostics", {}, cluster))
+    assert found.named("withExec")[-1]["expect"] == "ANY"
+    assert found.named("withDirectory")[-1]["path"] == found.named("directory")[-1]["path"]
+
+
+def test_up_needs_a_service(session: Session, cluster: dict[str, Any]) -> None:
+    with pytest.raises(FunctionError, match="no Dagger service"):
+        session.invoke("Cluster", "up", {}, cluster)
+    state = session.invoke("Servepath", "cluster", {})
+    assert session.invoke("Cluster", "up", {}, state) == state["services"][0]
+
+
+def test_terminal_has_the_cluster(session: Session, cluster: dict[str, Any]) -> None:
+    terminal = session.node(session.invoke("Cluster", "terminal", {}, cluster))
+    assert terminal.calls[-1].name == "terminal"
+    assert {"name": "KUBECONFIG", "value": "/run/servepath/kubeconfig"} in [
+        {"name": variable["name"], "value": variable["value"]} for variable in terminal.named("withEnvVariable")
+    ]
+
+
+def test_the_workbench_depends_on_the_library_alone(session: Session, cluster: dict[str, Any]) -> None:
+    tools = session.node(cluster["tools"])
+    project = next(call for call in tools.named("withDirectory") if call["path"] == "/servepath")
+    included = session.node(project["source"]).named("withDirectory")[0]["include"]
+    assert "src/servepath/**" in included
+    assert not any(path.startswith(("tests", "docs", "README", "src/main/**")) for path in included)
+
+
+def test_every_image_is_pinned(session: Session, model: str) -> None:
+    session.invoke("Servepath", "e2e", {"source": model})
+    addresses = {call["address"] for node in session.engine._nodes.values() for call in node.named("from")}
+    assert addresses == {image(name) for name in ("helm", "k3s", "python", "registry", "uv")}
+    assert all("@sha256:" in address for address in addresses)
+
+
+def test_every_command_is_one_of_the_command_line(session: Session, cluster: dict[str, Any], model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model})
+    session.invoke("Servepath", "modelcar_from_hub", {"repo": "a/b", "revision": "7" * 40})
+    session.invoke("Modelcar", "publish", {"address": "ghcr.io/me/model"}, built)
+    session.invoke("Cluster", "with_platform", {}, cluster)
+    session.invoke("Cluster", "diagnostics", {}, cluster)
+    session.invoke("Cluster", "smoke", {}, cluster)
+    session.invoke("Cluster", "compare", {}, cluster)
+    session.invoke("Cluster", "evidence", {"source": model}, cluster)
+    endpoint = session.invoke("Cluster", "deploy", {"source": model}, cluster)
+    session.invoke("Endpoint", "smoke", {}, endpoint)
+    session.invoke("Endpoint", "bench", {}, endpoint)
+    sent = servepath_commands(session.engine._nodes.values()) + servepath_commands(
+        node for node, _ in session.engine.leaves
+    )
+    assert {command[1] for command in sent} == {"modelcar", "platform", "cluster", "deploy", "smoke", "bench", "e2e"}
+    for command in sent:
+        accept(command)
+
+
+def test_an_unknown_option_would_be_found() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        accept(["servepath", "smoke", "--kubeconfig=/k", "--no-such-option"])
+
+
+def test_an_argument_of_the_wrong_type_would_be_found(session: Session) -> None:
+    with pytest.raises(AssertionError, match="wants Directory, got Secret"):
+        session.invoke("Servepath", "modelcar", {"source": session.new("Secret", "not a directory")})

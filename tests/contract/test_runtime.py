@@ -1,0 +1,112 @@
+"""The module as the engine starts it: Dagger's own entry point in a process of its own, and the node's scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from main import node
+from tests.contract.fake_engine import TOKEN, FakeEngine, serve
+
+if TYPE_CHECKING:
+    import graphql
+
+SCRIPTS = Path(node.__file__).parent
+KUBECONFIG = "clusters:\n- cluster:\n    server: https://10.87.0.4:6443\n  name: default\n"
+
+
+def run_script(name: str, arguments: list[str], programs: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of the node's scripts with programs of ours before the system's."""
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    command = ["sh", str(SCRIPTS / name), *arguments]
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
+
+
+def program(directory: Path, name: str, body: str) -> None:
+    """Put a program of ours into a directory."""
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_the_runtime_registers_the_module(schema: graphql.GraphQLSchema, tmp_path: Path) -> None:
+    engine = FakeEngine(schema)
+    with serve(engine) as port:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "DAGGER_SESSION_PORT": str(port),
+            "DAGGER_SESSION_TOKEN": TOKEN,
+            "DAGGER_MODULE": "servepath",
+            "DAGGER_MAIN_OBJECT": "Servepath",
+            "DAGGER_DEFAULT_PYTHON_PACKAGE": "main",
+            "DAGGER_MODULE_FILE": str(tmp_path / "module.json"),
+        }
+        script = "import sys; from dagger.mod.cli import app; sys.exit(app(None, True))"
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    assert engine.errors == []
+    registered = engine.node(json.loads((tmp_path / "module.json").read_text()))
+    assert len(registered.named("withObject")) == 5
+    assert len(registered.named("withEnum")) == 2
+
+
+def test_ready_prints_a_kubeconfig_for_use_beside_the_node(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG)
+    program(tmp_path, "kubectl", f'[ "$*" = "--kubeconfig {kubeconfig} get --raw /readyz" ]')
+    done = run_script("k3s-ready.sh", [str(kubeconfig), "5"], tmp_path)
+    assert (done.returncode, done.stdout) == (0, KUBECONFIG.replace("10.87.0.4", "k3s"))
+
+
+@pytest.mark.parametrize(("content", "answer"), [("", "exit 0"), (KUBECONFIG, "exit 1")])
+def test_ready_gives_up_when_its_time_is_over(tmp_path: Path, content: str, answer: str) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(content)
+    program(tmp_path, "kubectl", answer)
+    done = run_script("k3s-ready.sh", [str(kubeconfig), "1"], tmp_path)
+    assert done.returncode == 1
+    assert "did not answer /readyz within 1 s; next:" in done.stderr
+
+
+def enter_node(directory: Path, controllers: str) -> subprocess.CompletedProcess[str]:
+    """Run the entry point in a mount namespace with a cgroup directory, state and programs of ours."""
+    cgroups = directory / "cgroup"
+    cgroups.mkdir()
+    (cgroups / "cgroup.controllers").write_text(controllers + "\n")
+    (cgroups / "cgroup.procs").write_text("1\n7\n")
+    program(directory, "k3s", 'echo "$@"')
+    program(directory, "hostname", "echo 10.87.0.4")
+    # The entry point deletes an earlier cluster's state: a developer's own k3s must be out of its sight.
+    hidden = "mount -t tmpfs none /var/lib && mount -t tmpfs none /etc && mount --bind"
+    enter = f'{hidden} {cgroups} /sys/fs/cgroup && PATH={directory}:$PATH exec sh {SCRIPTS}/k3s-entrypoint.sh "$@"'
+    command = ["unshare", "--mount", "sh", "-c", enter, "sh", "/kubeconfigs/run.yaml", "--debug"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+def test_the_node_prepares_cgroups_and_starts_k3s(tmp_path: Path) -> None:
+    done = enter_node(tmp_path, "cpuset cpu io memory pids")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("server --bind-address 10.87.0.4 --egress-selector-mode disabled --tls-san k3s ")
+    assert "--write-kubeconfig /kubeconfigs/run.yaml" in done.stdout
+    assert done.stdout.endswith("--debug\n")
+    assert (tmp_path / "cgroup/cgroup.subtree_control").read_text() == "+cpuset +cpu +io +memory +pids\n"
+    assert (tmp_path / "cgroup/init/cgroup.procs").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+def test_the_node_names_the_missing_controller(tmp_path: Path) -> None:
+    done = enter_node(tmp_path, "cpuset cpu io pids")
+    assert done.returncode == 1
+    assert "the cgroup controller 'memory' is not given to the engine; next: boot" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["k3s-entrypoint.sh", "k3s-ready.sh"])
+def test_scripts_parse(script: str) -> None:
+    subprocess.run(["sh", "-n", str(SCRIPTS / script)], check=True)
