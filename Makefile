@@ -1,0 +1,54 @@
+# One model, two serving paths, one pipeline. `make e2e` does the main job, `make test` checks the project.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+UV_VERSION := 0.13.9
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+RUN := $(UV) run --frozen --quiet
+# What is run may call uv itself.
+export PATH := $(CURDIR)/.uv/bin:$(PATH)
+
+REPORT ?= report
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/.synced: pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --frozen --quiet
+	touch $@
+
+.PHONY: e2e
+e2e: .venv/.synced ## The main job on the embedded node (root). REPORT=DIR, ARGS="--source DIR --keep".
+	@$(RUN) python -m ci.node e2e --report $(REPORT) $(ARGS)
+
+.PHONY: down
+down: .venv/.synced ## Stop the embedded node that `make e2e ARGS=--keep` left up.
+	@$(RUN) python -m ci.node down
+
+.PHONY: test
+test: check prepare unit cluster ## Lint, types, and the unit, contract and cluster tiers.
+
+.PHONY: check
+check: .venv/.synced ## Lint and types.
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+	$(RUN) mypy src ci tests
+
+.PHONY: prepare
+prepare: .venv/.synced ## Install packages and build programs for the embedded node (root), once.
+	@$(RUN) python -m ci.node prepare
+
+.PHONY: unit
+unit: .venv/.synced ## Unit and contract tests: no root, no network.
+	$(RUN) pytest tests/unit tests/contract
+
+.PHONY: cluster
+cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).
+	@$(RUN) python -m ci.node test tests/cluster

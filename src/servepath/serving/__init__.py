@@ -1,0 +1,1 @@
+"""The serving paths: raw vLLM and KServe."""

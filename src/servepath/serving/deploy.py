@@ -1,0 +1,234 @@
+"""Apply a serving path, await its first completion, and delete what was applied. Doing it again changes nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lightkube.core.exceptions import ApiError
+from lightkube.types import CascadeType
+
+from servepath.cluster.client import errors_of, kubernetes
+from servepath.cluster.objects import KINDS, MANAGED_BY, OWNER, Json, apply, ensure_namespace, is_ours, read
+from servepath.cluster.wait import until_gone
+from servepath.errors import UsageError
+from servepath.serving.model import Endpoint, ServingPath, ServingSpec
+from servepath.serving.readiness import Expectation, await_ready
+from servepath.serving.render import GatewayRef, engine_container, host_of, object_name, render
+
+if TYPE_CHECKING:
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+
+_DELETE_TIMEOUT_S = 180.0
+_FIRST_COMPLETION_S = 60.0
+_DELETED_KINDS = ("InferenceService", "HTTPRoute", "Deployment", "Service", "PersistentVolumeClaim", "Secret")
+_NOT_FOUND = 404
+
+
+async def deploy_raw(cluster: Cluster, spec: ServingSpec, api_key: str) -> Endpoint:
+    """Deploy raw vLLM and await its first completion through the gateway.
+
+    Args:
+        cluster: where.
+        spec: what.
+        api_key: the key that the engine will demand; it goes into a Secret and nowhere else.
+
+    Raises:
+        UsageError: the spec or the key cannot be.
+        ClusterError: with the real cause.
+    """
+    if not api_key or api_key != api_key.strip():
+        raise UsageError("the API key is empty or has spaces around it", where="VLLM_API_KEY", expected="a key")
+    started = time.monotonic()
+    async with kubernetes(cluster) as client:
+        objects = await apply_raw(client, cluster, spec, api_key)
+        host = await await_ready(client, cluster, expect_raw(spec, objects), api_key)
+    return _endpoint(
+        cluster,
+        spec,
+        ServingPath.RAW,
+        host=host,
+        workload=object_name(spec, ServingPath.RAW),
+        ready_s=time.monotonic() - started,
+        api_key=api_key,
+    )
+
+
+async def deploy_kserve(cluster: Cluster, spec: ServingSpec) -> Endpoint:
+    """Deploy the InferenceService and await its first completion through the gateway.
+
+    Raises:
+        UsageError: the spec cannot be.
+        ClusterError: with the real cause.
+    """
+    started = time.monotonic()
+    async with kubernetes(cluster) as client:
+        objects = await apply_kserve(client, spec)
+        expected = expect_kserve(spec, objects)
+        host = await await_ready(client, cluster, expected, "")
+    return _endpoint(
+        cluster,
+        spec,
+        ServingPath.KSERVE,
+        host=host,
+        workload=expected.deployment,
+        ready_s=time.monotonic() - started,
+        api_key="",
+    )
+
+
+async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
+    """Apply the raw path's objects and its Secret, and await nothing.
+
+    Returns:
+        The objects as applied, the Secret not among them.
+
+    Raises:
+        UsageError: the spec cannot be.
+        ClusterError: the API server refuses.
+    """
+    gateway = GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
+    objects = await render(spec, ServingPath.RAW, gateway=gateway)
+    await ensure_namespace(client, spec.namespace)
+    secret = await apply(client, _secret(spec, api_key))
+    # A new key changes the pod template, so that the engine starts again with it; the same key does not.
+    version = {"servepath.dev/secret-version": secret["metadata"]["resourceVersion"]}
+    for obj in objects:
+        if obj["kind"] == "Deployment":
+            obj["spec"]["template"]["metadata"]["annotations"] = version
+    await _apply_all(client, objects)
+    return objects
+
+
+async def apply_kserve(client: AsyncClient, spec: ServingSpec) -> tuple[Json, ...]:
+    """Apply the KServe path's objects, and await nothing.
+
+    Raises:
+        UsageError: the spec cannot be.
+        ClusterError: the API server or KServe's webhook refuses.
+    """
+    objects = await render(spec, ServingPath.KSERVE)
+    await ensure_namespace(client, spec.namespace)
+    await _apply_all(client, objects)
+    return objects
+
+
+async def delete(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]:
+    """Delete the objects of both paths that carry servepath's label, and await that they and their pods are gone.
+
+    The namespace stays: others may have put something there.
+
+    Args:
+        cluster: where.
+        namespace: the namespace of both paths.
+        name: the base name that they were deployed under.
+
+    Returns:
+        What was deleted, such as `Deployment qwen-raw`.
+
+    Raises:
+        ClusterError: the API server refuses, or an object is still there after three minutes.
+    """
+    candidates = [(kind, f"{name}-{path}") for path in ServingPath for kind in _DELETED_KINDS]
+    async with kubernetes(cluster) as client:
+        deleted = [(kind, one) for kind, one in candidates if await _delete_one(client, kind, namespace, one)]
+        for kind, one in deleted:
+            await until_gone(client, kind, namespace, one, timeout_s=_DELETE_TIMEOUT_S)
+    return tuple(f"{kind} {one}" for kind, one in deleted)
+
+
+async def _delete_one(client: AsyncClient, kind: str, namespace: str, name: str) -> bool:
+    with errors_of(f"{kind} {namespace}/{name}"):
+        try:
+            found = await read(client, kind, name, namespace)
+            if found is None or not is_ours(found):
+                return False
+            # Foreground: an object is gone only when its pods are.
+            await client.delete(KINDS[kind], name, namespace=namespace, cascade=CascadeType.FOREGROUND)
+        except ApiError as error:
+            if error.status.code == _NOT_FOUND:
+                return False
+            raise
+    return True
+
+
+async def _apply_all(client: AsyncClient, objects: tuple[Json, ...]) -> None:
+    for obj in objects:
+        if obj["kind"] != "Namespace":
+            await apply(client, obj)
+
+
+def _secret(spec: ServingSpec, api_key: str) -> Json:
+    name = object_name(spec, ServingPath.RAW)
+    labels = {
+        "app.kubernetes.io/name": "vllm",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/part-of": OWNER,
+        MANAGED_BY: OWNER,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": spec.namespace, "labels": labels},
+        "stringData": {"VLLM_API_KEY": api_key},
+    }
+
+
+def expect_raw(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:
+    """Say what must become ready on the raw path, from its objects as applied."""
+    deployment = _of_kind(objects, "Deployment")
+    return Expectation(
+        path=ServingPath.RAW,
+        namespace=spec.namespace,
+        name=deployment["metadata"]["name"],
+        deployment=deployment["metadata"]["name"],
+        selector=deployment["spec"]["selector"]["matchLabels"],
+        container=engine_container(deployment, ServingPath.RAW),
+        host=host_of(spec, ServingPath.RAW),
+        model=spec.served_model_name,
+        timeout_s=spec.profile.startup_timeout_s,
+        request_timeout_s=min(spec.profile.request_timeout_s, _FIRST_COMPLETION_S),
+        patience_s=spec.profile.patience_s,
+    )
+
+
+def expect_kserve(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:
+    """Say what must become ready on the KServe path, from its objects as applied."""
+    service = _of_kind(objects, "InferenceService")
+    name = service["metadata"]["name"]
+    return Expectation(
+        path=ServingPath.KSERVE,
+        namespace=spec.namespace,
+        name=name,
+        deployment=f"{name}-predictor",
+        selector={"serving.kserve.io/inferenceservice": name},
+        container=engine_container(service, ServingPath.KSERVE),
+        host="",
+        model=spec.served_model_name,
+        timeout_s=spec.profile.startup_timeout_s,
+        request_timeout_s=min(spec.profile.request_timeout_s, _FIRST_COMPLETION_S),
+        patience_s=spec.profile.patience_s,
+    )
+
+
+def _of_kind(objects: tuple[Json, ...], kind: str) -> Json:
+    return next(obj for obj in objects if obj["kind"] == kind)
+
+
+def _endpoint(  # noqa: PLR0913
+    cluster: Cluster, spec: ServingSpec, path: ServingPath, *, host: str, workload: str, ready_s: float, api_key: str
+) -> Endpoint:
+    return Endpoint(
+        path=path,
+        base_url=cluster.gateway_url,
+        host=host,
+        model=spec.served_model_name,
+        namespace=spec.namespace,
+        workload=workload,
+        modelcar_digest=spec.modelcar_reference.partition("@")[2],
+        engine_image=spec.engine_image,
+        ready_s=ready_s,
+        api_key=api_key,
+    )

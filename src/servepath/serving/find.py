@@ -1,0 +1,112 @@
+"""A path that is already deployed -> its `ServingSpec` and `Endpoint`, read from the cluster's own objects."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from servepath.cluster.client import kubernetes
+from servepath.cluster.objects import Json, read
+from servepath.errors import ClusterError
+from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+from servepath.serving.readiness import host_when_ready
+from servepath.serving.render import engine_container
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+
+_KINDS = {ServingPath.RAW: "Deployment", ServingPath.KSERVE: "InferenceService"}
+_MODEL_NAME = "--served-model-name="
+
+
+async def find(
+    cluster: Cluster, namespace: str, name: str, path: ServingPath, profile: Profile
+) -> tuple[ServingSpec, Endpoint]:
+    """Find what `servepath deploy` left.
+
+    Args:
+        cluster: where.
+        namespace: the namespace of the serving paths.
+        name: the base name that they were deployed under.
+        path: which of them.
+        profile: what it was deployed with: the cluster does not know its name.
+
+    Raises:
+        ClusterError: the path is not deployed, or not ready.
+    """
+    async with kubernetes(cluster) as client:
+        engine = await _read(client, namespace, _KINDS[path], f"{name}-{path}")
+        host = await _host(client, namespace, engine, path)
+        api_key = await _api_key(client, namespace, f"{name}-{path}") if path is ServingPath.RAW else ""
+    container = engine_container(engine, path)
+    spec = ServingSpec(
+        namespace=namespace,
+        name=name,
+        served_model_name=_model_name(container, engine),
+        modelcar_reference=_modelcar_reference(engine, path),
+        engine_image=container["image"],
+        profile=profile,
+        domain=host.partition(".")[2],
+    )
+    endpoint = Endpoint(
+        path=path,
+        base_url=cluster.gateway_url,
+        host=host,
+        model=spec.served_model_name,
+        namespace=namespace,
+        workload=f"{name}-{path}" if path is ServingPath.RAW else f"{name}-{path}-predictor",
+        modelcar_digest=spec.modelcar_reference.partition("@")[2],
+        engine_image=spec.engine_image,
+        ready_s=0.0,
+        api_key=api_key,
+    )
+    return spec, endpoint
+
+
+async def _read(client: AsyncClient, namespace: str, kind: str, name: str) -> Json:
+    found = await read(client, kind, name, namespace)
+    if found is None:
+        raise ClusterError("not deployed", where=f"{kind} {namespace}/{name}", next_command="servepath deploy --help")
+    return found
+
+
+async def _host(client: AsyncClient, namespace: str, engine: Json, path: ServingPath) -> str:
+    name = engine["metadata"]["name"]
+    if path is ServingPath.RAW:
+        route = await _read(client, namespace, "HTTPRoute", name)
+        return str(route["spec"]["hostnames"][0])
+    host = host_when_ready(engine)
+    if host is None:
+        raise ClusterError(
+            "not ready",
+            where=f"InferenceService {namespace}/{name}",
+            next_command=f"kubectl -n {namespace} describe inferenceservice {name}",
+        )
+    return host
+
+
+async def _api_key(client: AsyncClient, namespace: str, name: str) -> str:
+    secret = await _read(client, namespace, "Secret", name)
+    return base64.b64decode(secret["data"]["VLLM_API_KEY"]).decode()
+
+
+def _model_name(container: Mapping[str, Any], engine: Json) -> str:
+    for argument in container.get("args", ()):
+        if argument.startswith(_MODEL_NAME):
+            return str(argument.removeprefix(_MODEL_NAME))
+    raise ClusterError(
+        "the engine is not told its model's name",
+        where=engine["metadata"]["name"],
+        expected=f"an argument {_MODEL_NAME}…",
+    )
+
+
+def _modelcar_reference(engine: Json, path: ServingPath) -> str:
+    if path is ServingPath.RAW:
+        return str(engine["spec"]["template"]["spec"]["initContainers"][0]["image"])
+    variables = {one["name"]: one.get("value", "") for one in engine_container(engine, path)["env"]}
+    return str(variables["STORAGE_URI"]).removeprefix("oci://")

@@ -1,0 +1,96 @@
+"""The values of the serving paths: what is asked for, and what answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ServingPath(StrEnum):
+    """How a model is served."""
+
+    RAW = "raw"
+    KSERVE = "kserve"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one engine may use, and how it is told to run.
+
+    Attributes:
+        name: `cpu`, `gpu` or a smaller one for a 2-core machine: the overlay of `manifests/` in use.
+        cpu_request: Kubernetes quantity, as in `resources.requests.cpu`.
+        cpu_limit: Kubernetes quantity.
+        memory_request: Kubernetes quantity.
+        memory_limit: Kubernetes quantity.
+        kv_cache_gib: `VLLM_CPU_KVCACHE_SPACE`, in GiB.
+        max_model_len: context length in tokens.
+        startup_timeout_s: budget from apply to the first completion, in seconds.
+        request_timeout_s: the HTTPRoute's request timeout, in seconds (KServe's default of 60 s cuts generations).
+        engine_args: further arguments of vLLM.
+        patience_s: how long a pod may be unschedulable before that is an error, in seconds: an autoscaler's time.
+    """
+
+    name: str
+    cpu_request: str
+    cpu_limit: str
+    memory_request: str
+    memory_limit: str
+    kv_cache_gib: int
+    max_model_len: int
+    startup_timeout_s: int
+    request_timeout_s: int
+    engine_args: tuple[str, ...] = ()
+    patience_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSpec:
+    """One model on one engine, the same for every path.
+
+    Attributes:
+        namespace: where both paths live.
+        name: base name of the objects; the path is appended.
+        served_model_name: the `model` of the OpenAI API.
+        modelcar_reference: `host/repository@sha256:…`.
+        engine_image: `host/repository@sha256:…`.
+        profile: resources and engine settings.
+        domain: DNS suffix of the gateway's hostnames.
+    """
+
+    namespace: str
+    name: str
+    served_model_name: str
+    modelcar_reference: str
+    engine_image: str
+    profile: Profile
+    domain: str = "servepath.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model that has answered one real completion.
+
+    Attributes:
+        path: the serving path.
+        base_url: the gateway's URL.
+        host: the Host header that routes to this path.
+        model: the served model name.
+        api_key: the key that the engine demands, empty for none. Never printed.
+        namespace: namespace of its objects.
+        workload: name of the Deployment that runs it.
+        modelcar_digest: digest of the model it was deployed with.
+        engine_image: the engine's image reference.
+        ready_s: seconds from apply to the first completion.
+    """
+
+    path: ServingPath
+    base_url: str
+    host: str
+    model: str
+    namespace: str
+    workload: str
+    modelcar_digest: str
+    engine_image: str
+    ready_s: float
+    api_key: str = field(default="", repr=False)

@@ -1,0 +1,265 @@
+"""Await that a path serves: rollout complete, route programmed, one real completion; or say early why it never will."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import anyio
+
+from servepath.cluster.diagnostics import container_log
+from servepath.cluster.wait import changes, conditions, describe, is_observed, until
+from servepath.errors import ClusterError
+from servepath.serving.causes import Cause, cause_in_deployment, cause_in_inferenceservice, cause_in_pod
+from servepath.serving.completion import Attempt
+from servepath.serving.model import ServingPath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import TaskGroup
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+    from servepath.cluster.objects import Json
+
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What must become ready.
+
+    Attributes:
+        path: the serving path.
+        namespace: where.
+        name: the applied object: the Deployment's or the InferenceService's name.
+        deployment: the Deployment that runs the engine; KServe makes its own.
+        selector: labels of its pods.
+        container: the engine's container as applied: image, args and model tell the new revision from the old.
+        host: the Host header, empty where the InferenceService's status tells it.
+        model: the served model name.
+        timeout_s: budget from now to the first completion, in seconds.
+        request_timeout_s: budget of one completion, in seconds.
+        patience_s: how long a cause that may pass by itself is borne, in seconds.
+    """
+
+    path: ServingPath
+    namespace: str
+    name: str
+    deployment: str
+    selector: Mapping[str, str]
+    container: Mapping[str, Any]
+    host: str
+    model: str
+    timeout_s: float
+    request_timeout_s: float
+    patience_s: float
+
+
+async def await_ready(client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str) -> str:
+    """Await the first completion of a path.
+
+    Returns:
+        The Host header that routes to it.
+
+    Raises:
+        ClusterError: with the real cause (image pull, crash with its last log lines, unschedulable, a webhook's
+            refusal, ReconcileFailed), or with the last state seen when the budget is spent.
+    """
+    progress = _Progress()
+    hosts: list[str] = []
+    try:
+        with anyio.move_on_after(expected.timeout_s):
+            async with anyio.create_task_group() as group:
+                _watch_for_causes(group, client, expected)
+                hosts.append(await _serve_first(client, cluster, expected, api_key, progress))
+                group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        raise _first_cluster_error(errors) from errors
+    if hosts:
+        return hosts[0]
+    raise ClusterError(
+        f"no completion in {expected.timeout_s:.0f} s; {progress.last()}",
+        where=f"{expected.path.value} path, {expected.namespace}/{expected.name}",
+        expected="one completion through the gateway",
+        next_command=f"kubectl -n {expected.namespace} describe pods -l {_selector(expected)}",
+    )
+
+
+class _Progress:
+    """What is awaited now, and what was seen last: the text of a spent budget."""
+
+    def __init__(self) -> None:
+        self.awaited = "nothing was awaited yet"
+        self.seen: Callable[[], str] = str
+
+    def last(self) -> str:
+        seen = self.seen()
+        return f"awaited {self.awaited}" + (f"; last seen: {seen}" if seen else "")
+
+
+async def _serve_first(
+    client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str, progress: _Progress
+) -> str:
+    latest: list[Json | None] = [None]
+    progress.awaited = f"the rollout of Deployment {expected.deployment}"
+    progress.seen = lambda: describe(latest[0])
+
+    def rolled_out(deployment: Json | None) -> bool | None:
+        latest[0] = deployment
+        return True if deployment is not None and is_rolled_out(deployment, expected.container) else None
+
+    def ready_host(service: Json | None) -> str | None:
+        latest[0] = service
+        return host_when_ready(service) if service is not None else None
+
+    budget_s = expected.timeout_s
+    await until(
+        client,
+        "Deployment",
+        expected.namespace,
+        expected.deployment,
+        rolled_out,
+        timeout_s=budget_s,
+        expected="rolled out",
+    )
+    host = expected.host
+    if expected.path is ServingPath.KSERVE:
+        progress.awaited = f"InferenceService {expected.name}"
+        host = await until(
+            client,
+            "InferenceService",
+            expected.namespace,
+            expected.name,
+            ready_host,
+            timeout_s=budget_s,
+            expected="Ready",
+        )
+    attempt = Attempt(cluster.gateway_url, host, expected.model, api_key, expected.request_timeout_s)
+    progress.awaited = f"a completion from {cluster.gateway_url} (Host: {host})"
+    progress.seen = lambda: attempt.last
+    await attempt.succeed()
+    return host
+
+
+def is_rolled_out(deployment: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
+    """Tell whether a Deployment runs this container in all its replicas, and no pod of an older revision.
+
+    Right after an update both the Deployment and the InferenceService can still say Ready of the revision before.
+    """
+    if not is_observed(deployment) or not runs(deployment["spec"]["template"]["spec"], container):
+        return False
+    status = deployment.get("status") or {}
+    wanted = deployment["spec"].get("replicas", 1)
+    counts = (status.get("updatedReplicas", 0), status.get("replicas", 0), status.get("availableReplicas", 0))
+    return wanted > 0 and counts == (wanted, wanted, wanted)
+
+
+def runs(pod_spec: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
+    """Tell whether a pod's spec runs this container: the same image, arguments and model."""
+    return any(
+        candidate.get("name") == container["name"]
+        and candidate.get("image") == container["image"]
+        and candidate.get("args") == container["args"]
+        and _model_of(candidate) == _model_of(container)
+        for candidate in pod_spec.get("containers", [])
+    )
+
+
+def host_when_ready(service: Mapping[str, Any]) -> str | None:
+    """Give the host of an InferenceService that says Ready and has a URL."""
+    ready = conditions(service).get("Ready")
+    url = (service.get("status") or {}).get("url")
+    if ready is None or ready.status != "True" or not url:
+        return None
+    return urlsplit(str(url)).netloc
+
+
+def _model_of(container: Mapping[str, Any]) -> str:
+    values = {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
+    return str(values.get("STORAGE_URI") or values.get("MODELCAR_DIGEST") or "")
+
+
+def _watch_for_causes(group: TaskGroup, client: AsyncClient, expected: Expectation) -> None:
+    """Start the watches that raise ClusterError as soon as the path cannot become ready."""
+    watched: list[tuple[str, str, Callable[[Json], Cause | None]]] = [
+        ("Deployment", expected.deployment, cause_in_deployment)
+    ]
+    if expected.path is ServingPath.KSERVE:
+        watched.append(("InferenceService", expected.name, cause_in_inferenceservice))
+
+    def of_this_revision(pod: Json) -> Cause | None:
+        return cause_in_pod(pod) if runs(pod["spec"], expected.container) else None
+
+    for kind, name, judge in watched:
+        group.start_soon(_raise_causes, client, expected, kind, {"name": name}, judge)
+    group.start_soon(_raise_causes, client, expected, "Pod", {"labels": expected.selector}, of_this_revision)
+
+
+async def _raise_causes(
+    client: AsyncClient,
+    expected: Expectation,
+    kind: str,
+    which: Mapping[str, Any],
+    judge: Callable[[Json], Cause | None],
+) -> None:
+    """Watch objects and raise the first cause that stays."""
+    latest: dict[str, Cause | None] = {}
+
+    async def bear(obj: Json, cause: Cause) -> None:
+        """Raise a cause that may pass by itself when it is still there after a while."""
+        await anyio.sleep(expected.patience_s)
+        now = latest.get(obj["metadata"]["name"])
+        if now is not None and now.reason == cause.reason:
+            raise await _error(client, expected, kind, obj, now)
+
+    async with (
+        anyio.create_task_group() as group,
+        aclosing(changes(client, kind, expected.namespace, **which)) as events,
+    ):
+        async for event, obj in events:
+            name = obj["metadata"]["name"]
+            cause = judge(obj) if event != "DELETED" else None
+            before = latest.get(name)
+            latest[name] = cause
+            if cause is None:
+                continue
+            if not cause.may_pass:
+                raise await _error(client, expected, kind, obj, cause)
+            if before is None or before.reason != cause.reason:
+                group.start_soon(bear, obj, cause)
+
+
+async def _error(client: AsyncClient, expected: Expectation, kind: str, obj: Json, cause: Cause) -> ClusterError:
+    name = obj["metadata"]["name"]
+    log = ""
+    if kind == "Pod" and cause.container:
+        log = await _last_lines(client, expected.namespace, name, cause.container)
+    return ClusterError(
+        str(cause) + (f"; its last lines:\n{log}" if log else ""),
+        where=f"{expected.path.value} path, {kind} {expected.namespace}/{name}",
+        next_command=f"kubectl -n {expected.namespace} describe {kind.lower()} {name}",
+    )
+
+
+async def _last_lines(client: AsyncClient, namespace: str, pod: str, container: str) -> str:
+    for previous in (True, False):
+        text = await container_log(client, namespace, pod, container, lines=_LOG_LINES, previous=previous)
+        if text.strip():
+            return text.rstrip()
+    return ""
+
+
+def _first_cluster_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    for error in errors.exceptions:
+        found = _first_cluster_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, ClusterError):
+            return found
+    return errors
+
+
+def _selector(expected: Expectation) -> str:
+    return ",".join(f"{key}={value}" for key, value in expected.selector.items())

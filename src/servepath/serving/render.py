@@ -1,0 +1,279 @@
+"""A `ServingSpec` and the manifests -> the objects to apply.
+
+The overlay that is built here is ordinary kustomize on top of `manifests/<path>/overlays/<profile>`: nothing is
+known about an object here that is not written there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import yaml
+
+from servepath.errors import ClusterError, UsageError
+from servepath.serving.model import ServingPath, ServingSpec
+from servepath.serving.refusals import refuse_unpinned, refuse_unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+INSTANCE = "app.kubernetes.io/instance"
+OWNER = "servepath"
+
+_LABEL = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+_LABEL_LENGTH = 63
+_ENGINE = {
+    ServingPath.RAW: ("Deployment", "/spec/template/spec"),
+    ServingPath.KSERVE: ("InferenceService", "/spec/predictor"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRef:
+    """The Gateway that the raw path's HTTPRoute attaches to."""
+
+    namespace: str = "kserve"
+    name: str = "kserve-ingress-gateway"
+
+
+def object_name(spec: ServingSpec, path: ServingPath) -> str:
+    """Give the name of a path's objects: `<name>-raw` or `<name>-kserve`."""
+    return f"{spec.name}-{path.value}"
+
+
+def host_of(spec: ServingSpec, path: ServingPath) -> str:
+    """Give the hostname of a path, in the form that KServe's domain template gives: `<object>-<namespace>.<domain>`."""
+    return f"{object_name(spec, path)}-{spec.namespace}.{spec.domain}"
+
+
+def manifests_directory() -> Path:
+    """Find `manifests/` of the checkout that this file is part of.
+
+    Raises:
+        UsageError: servepath was installed without its manifests.
+    """
+    for parent in Path(__file__).resolve().parents:
+        if (parent / "manifests" / "raw" / "base" / "kustomization.yaml").is_file():
+            return parent / "manifests"
+    raise UsageError(
+        "the manifests directory is not here", where=str(Path(__file__)), expected="a checkout of servepath"
+    )
+
+
+async def render(
+    spec: ServingSpec,
+    path: ServingPath,
+    *,
+    gateway: GatewayRef | None = None,
+    manifests: Path | None = None,
+) -> tuple[dict[str, Any], ...]:
+    """Build the objects of one serving path.
+
+    Args:
+        spec: what is served.
+        path: how.
+        gateway: the Gateway of the raw path's HTTPRoute; KServe's configuration names its own.
+        manifests: the manifests directory; the checkout's own by default.
+
+    Returns:
+        The objects in the order in which they are to be applied, every image pinned by digest.
+
+    Raises:
+        UsageError: the spec cannot be: an image without digest, a name that is no DNS label, `canaryTrafficPercent`.
+        ClusterError: kustomize failed.
+    """
+    check_spec(spec)
+    with tempfile.TemporaryDirectory(prefix="servepath-render-") as temporary:
+        overlay = await write_overlay(
+            spec, path, Path(temporary), gateway or GatewayRef(), manifests or manifests_directory()
+        )
+        objects = await build(overlay)
+    refuse_unsupported(objects)
+    return objects
+
+
+def check_spec(spec: ServingSpec) -> None:
+    """Refuse a spec that no cluster could serve.
+
+    Raises:
+        UsageError: an image or the modelcar is not pinned, or a name does not fit a DNS label of the hostnames.
+    """
+    refuse_unpinned(spec.engine_image, where="engine image")
+    refuse_unpinned(spec.modelcar_reference, where="modelcar")
+    for path in ServingPath:
+        label = f"{object_name(spec, path)}-{spec.namespace}"
+        # KServe's own objects of the path add "-predictor" to the name.
+        longest = max(len(label), len(object_name(spec, path)) + len("-predictor"))
+        if not _LABEL.match(label) or longest > _LABEL_LENGTH:
+            raise UsageError(
+                f"{label!r} is not a DNS label",
+                where="name and namespace",
+                expected=f"lower case letters, digits and dashes, at most {_LABEL_LENGTH} characters",
+            )
+
+
+async def write_overlay(
+    spec: ServingSpec, path: ServingPath, directory: Path, gateway: GatewayRef, manifests: Path
+) -> Path:
+    """Copy a path's manifests into a directory and write the overlay `rendered` beside its overlays.
+
+    Returns:
+        The overlay's directory: `kubectl apply -k` accepts it.
+    """
+    tree = directory / path.value
+    shutil.copytree(manifests / path.value, tree)
+    parent = spec.profile.name
+    if not (tree / "overlays" / parent).is_dir():
+        raise UsageError(f"no overlay is named {parent!r}", where=str(manifests / path.value / "overlays"))
+    engine = _engine_object(await build(tree / "overlays" / parent), path)
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": spec.namespace,
+        "resources": [f"../{parent}"],
+        "labels": [
+            {"pairs": {INSTANCE: object_name(spec, path)}, "includeSelectors": True},
+            {"pairs": {MANAGED_BY: OWNER}, "includeTemplates": True},
+        ],
+        "patches": _patches(spec, path, engine, gateway),
+    }
+    overlay = tree / "overlays" / "rendered"
+    overlay.mkdir()
+    await anyio.Path(overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
+    return overlay
+
+
+async def build(overlay: Path) -> tuple[dict[str, Any], ...]:
+    """Run `kubectl kustomize` on a directory and parse what it prints.
+
+    Raises:
+        ClusterError: kubectl is missing or kustomize refuses the directory.
+    """
+    try:
+        done = await anyio.run_process(["kubectl", "kustomize", str(overlay)], check=False)
+    except FileNotFoundError as error:
+        raise ClusterError("kubectl is not installed", where="PATH", expected="kubectl 1.30 or newer") from error
+    if done.returncode != 0:
+        raise ClusterError(
+            f"kustomize failed: {done.stderr.decode(errors='replace').strip()}",
+            where=str(overlay),
+            next_command=f"kubectl kustomize {overlay}",
+        )
+    documents = await anyio.to_thread.run_sync(lambda: list(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader)))
+    return tuple(document for document in documents if document)
+
+
+def engine_container(obj: Mapping[str, Any], path: ServingPath) -> dict[str, Any]:
+    """Give the engine's container of the object that carries it (a Deployment or an InferenceService)."""
+    pod = obj["spec"]["template"]["spec"] if path is ServingPath.RAW else obj["spec"]["predictor"]
+    container: dict[str, Any] = pod["containers"][0]
+    return container
+
+
+def _engine_object(objects: Sequence[dict[str, Any]], path: ServingPath) -> dict[str, Any]:
+    kind, _ = _ENGINE[path]
+    return next(obj for obj in objects if obj["kind"] == kind)
+
+
+def _patches(
+    spec: ServingSpec, path: ServingPath, engine: Mapping[str, Any], gateway: GatewayRef
+) -> list[dict[str, Any]]:
+    kind, root = _ENGINE[path]
+    name = object_name(spec, path)
+    rename = {
+        "patch": _dump([_replace("/metadata/name", name)]),
+        "target": {"name": engine["metadata"]["name"]},
+        "options": {"allowNameChange": True},
+    }
+    container = engine_container(engine, path)
+    operations = [
+        _replace(f"{root}/containers/0/image", spec.engine_image),
+        *_argument_operations(spec, container, f"{root}/containers/0/args"),
+        *_resource_operations(spec, f"{root}/containers/0/resources"),
+        *_environment_operations(spec, path, container, f"{root}/containers/0/env"),
+    ]
+    if path is ServingPath.KSERVE:
+        operations.append(_replace("/spec/predictor/timeout", spec.profile.request_timeout_s))
+        return [rename, {"patch": _dump(operations), "target": {"kind": kind}}]
+    operations += [
+        _replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
+        _replace(f"{root}/initContainers/0/env/0/value", spec.modelcar_reference.partition("@")[2]),
+    ]
+    return [
+        rename,
+        {"patch": _dump(operations), "target": {"kind": kind}},
+        {"patch": _dump(_route_operations(spec, name, gateway)), "target": {"kind": "HTTPRoute"}},
+    ]
+
+
+def _route_operations(spec: ServingSpec, name: str, gateway: GatewayRef) -> list[dict[str, Any]]:
+    return [
+        _replace("/spec/hostnames", [host_of(spec, ServingPath.RAW)]),
+        _replace("/spec/parentRefs/0/namespace", gateway.namespace),
+        _replace("/spec/parentRefs/0/name", gateway.name),
+        _replace("/spec/rules/0/backendRefs/0/name", name),
+        _replace("/spec/rules/0/timeouts/request", f"{spec.profile.request_timeout_s}s"),
+    ]
+
+
+def _argument_operations(spec: ServingSpec, container: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
+    """Set each flag where the overlay has it, else append it: vLLM would take the last of two, a reader the first."""
+    present = {argument.partition("=")[0]: index for index, argument in enumerate(container["args"])}
+    wanted = (
+        f"--served-model-name={spec.served_model_name}",
+        f"--max-model-len={spec.profile.max_model_len}",
+        *spec.profile.engine_args,
+    )
+    return [
+        _replace(f"{root}/{present[flag]}", argument) if flag in present else _add(f"{root}/-", argument)
+        for argument in wanted
+        for flag in [argument.partition("=")[0]]
+    ]
+
+
+def _resource_operations(spec: ServingSpec, root: str) -> list[dict[str, Any]]:
+    profile = spec.profile
+    return [
+        _replace(f"{root}/requests/cpu", profile.cpu_request),
+        _replace(f"{root}/requests/memory", profile.memory_request),
+        _replace(f"{root}/limits/cpu", profile.cpu_limit),
+        _replace(f"{root}/limits/memory", profile.memory_limit),
+    ]
+
+
+def _environment_operations(
+    spec: ServingSpec, path: ServingPath, container: Mapping[str, Any], root: str
+) -> list[dict[str, Any]]:
+    index = {variable["name"]: position for position, variable in enumerate(container["env"])}
+    operations = []
+    if "VLLM_CPU_KVCACHE_SPACE" in index:
+        operations.append(_replace(f"{root}/{index['VLLM_CPU_KVCACHE_SPACE']}/value", str(spec.profile.kv_cache_gib)))
+    if path is ServingPath.KSERVE:
+        operations.append(_replace(f"{root}/{index['STORAGE_URI']}/value", f"oci://{spec.modelcar_reference}"))
+    else:
+        digest = spec.modelcar_reference.partition("@")[2]
+        operations += [
+            _replace(f"{root}/{index['MODELCAR_DIGEST']}/value", digest),
+            _replace(f"{root}/{index['VLLM_API_KEY']}/valueFrom/secretKeyRef/name", object_name(spec, path)),
+        ]
+    return operations
+
+
+def _replace(path: str, value: Any) -> dict[str, Any]:
+    return {"op": "replace", "path": path, "value": value}
+
+
+def _add(path: str, value: Any) -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _dump(operations: Sequence[Mapping[str, Any]]) -> str:
+    return yaml.safe_dump(list(operations), sort_keys=False)

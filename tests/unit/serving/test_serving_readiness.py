@@ -1,0 +1,58 @@
+"""An older revision's readiness is not taken for the newer one's."""
+
+import copy
+from typing import Any
+
+from servepath.serving.readiness import host_when_ready, is_rolled_out
+
+CONTAINER = {
+    "name": "kserve-container",
+    "image": "r.test/e@sha256:1",
+    "args": ["/mnt/models"],
+    "env": [{"name": "STORAGE_URI", "value": "oci://r.test/m@sha256:2"}],
+}
+READY: dict[str, Any] = {
+    "metadata": {"generation": 2},
+    "spec": {"replicas": 1, "template": {"spec": {"containers": [CONTAINER | {"resources": {}}]}}},
+    "status": {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1},
+}
+
+
+def changed(**status: int) -> dict[str, Any]:
+    deployment = copy.deepcopy(READY)
+    deployment["status"] |= status
+    return deployment
+
+
+def test_complete_rollout() -> None:
+    assert is_rolled_out(READY, CONTAINER)
+
+
+def test_controller_has_not_seen_the_newest_spec() -> None:
+    assert not is_rolled_out(changed(observedGeneration=1), CONTAINER)
+
+
+def test_old_pod_still_there_or_new_one_not_available() -> None:
+    assert not is_rolled_out(changed(replicas=2), CONTAINER)
+    assert not is_rolled_out(changed(updatedReplicas=0), CONTAINER)
+    assert not is_rolled_out(changed(availableReplicas=0), CONTAINER)
+
+
+def test_kserve_has_not_written_the_new_deployment_yet() -> None:
+    changes: list[dict[str, Any]] = [{"image": "r.test/e@sha256:9"}, {"args": ["/mnt/models", "--x"]}, {"env": []}]
+    for change in changes:
+        assert not is_rolled_out(READY, CONTAINER | change)
+
+
+def test_stopped_is_not_ready() -> None:
+    stopped = copy.deepcopy(READY)
+    stopped["spec"]["replicas"] = 0
+    stopped["status"] = {"observedGeneration": 2}
+    assert not is_rolled_out(stopped, CONTAINER)
+
+
+def test_host_of_a_service() -> None:
+    ready = {"status": {"url": "http://x-demo.example.com", "conditions": [{"type": "Ready", "status": "True"}]}}
+    assert host_when_ready(ready) == "x-demo.example.com"
+    assert host_when_ready({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}) is None
+    assert host_when_ready({"status": ready["status"] | {"conditions": []}}) is None
