@@ -1,0 +1,1 @@
+"""What runs the pipeline: workflows, and the embedded node."""

@@ -1,0 +1,1 @@
+"""The embedded node: a real single-node Kubernetes where no container engine runs."""

@@ -1,0 +1,177 @@
+"""`python -m ci.node`: prepare, start, enter and end the embedded node."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import anyio
+import typer
+
+from ci.node import holder, kserve, kubernetes, node, packages, preflight, programs
+from ci.node.e2e import INNER_COMMAND
+from ci.node.e2e_command import e2e_command, inside_command
+from ci.node.layout import Layout, from_environment
+from servepath.cli.running import run as run_command
+from servepath.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ci.node.holder import Holder
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+TestArguments = Annotated[list[str], typer.Argument(help="Arguments of pytest, after `--` if they are options.")]
+Command = Annotated[list[str], typer.Argument(help="The command and its arguments, after `--`.")]
+
+
+async def prepare(layout: Layout) -> Path:
+    """Do what needs the network: install packages and build programs. Returns the Kubernetes programs' folder.
+
+    Raises:
+        ClusterError: the machine will not do, or apt or Go failed.
+    """
+    preflight.check(preflight.observe(layout))
+    await packages.install()
+    return await programs.build(kubernetes.KUBERNETES, layout.cache)
+
+
+@app.command(name="prepare")
+def prepare_command() -> None:
+    """Install packages and build programs: all that needs a network, once."""
+
+    async def work() -> None:
+        typer.echo(f"programs: {await prepare(from_environment())}")
+
+    run_command(work)
+
+
+@app.command()
+def up() -> None:
+    """Start a node that stays up until `down`."""
+
+    async def work() -> None:
+        layout = from_environment()
+        kubernetes_programs = await prepare(layout)
+        running = await holder.start(layout)
+        try:
+            start_node = [sys.executable, "-m", "ci.node", "start-inside", str(kubernetes_programs)]
+            status = await _run_inside(layout, running, start_node, kubernetes_programs)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await holder.stop(layout)
+            raise
+        if status:
+            await holder.stop(layout)
+            raise typer.Exit(status)
+
+    run_command(work)
+
+
+@app.command(hidden=True)
+def start_inside(kubernetes_programs: Path) -> None:
+    """Start the node's programs in the holder that this process is in."""
+
+    async def work() -> None:
+        layout = from_environment()
+        started = await node.start(layout, kubernetes_programs)
+        typer.echo(f"KUBECONFIG={started.kubeconfig}")
+        typer.echo(f"registry={started.registry.address} busybox={started.busybox}")
+        typer.echo("enter it: python -m ci.node exec -- kubectl get nodes")
+
+    if not holder.is_inside():
+        raise typer.Exit(_not_inside())
+    run_command(work)
+
+
+@app.command()
+def down() -> None:
+    """End the node and everything that a killed run left of it."""
+
+    async def work() -> None:
+        layout = from_environment()
+        typer.echo("ended" if await holder.stop(layout) else "nothing was up")
+
+    run_command(work)
+
+
+@app.command()
+def status() -> None:
+    """Say whether the node is up."""
+    layout = from_environment()
+    running = holder.current(layout)
+    if running is None:
+        typer.echo(f"down ({layout.state})")
+        raise typer.Exit(1)
+    typer.echo(f"up: holder {running.pid}, KUBECONFIG={layout.kubeconfig}, logs in {layout.logs}")
+
+
+@app.command(name="exec")
+def exec_command(command: Command) -> None:
+    """Run a command inside the node that is up, with KUBECONFIG set and kubectl on PATH."""
+
+    async def work() -> int:
+        layout = from_environment()
+        running = holder.current(layout)
+        if running is None:
+            raise ClusterError("no node is up", where=str(layout.state), next_command="python -m ci.node up")
+        return await _run_inside(layout, running, command, _programs(layout))
+
+    raise typer.Exit(run_command(work))
+
+
+@app.command(name="run")
+def run_in_fresh_holder(command: Command) -> None:
+    """Run a command in a fresh, empty holder that ends with it: own network, processes and mounts, no cluster."""
+
+    async def work() -> int:
+        layout = from_environment()
+        kubernetes_programs = await prepare(layout)
+        async with holder.held(layout) as running:
+            return await _run_inside(layout, running, command, kubernetes_programs)
+
+    raise typer.Exit(run_command(work))
+
+
+@app.command(name="test")
+def test_command(arguments: TestArguments) -> None:
+    """Run pytest in a fresh holder of its own, beside a node that is up."""
+
+    async def work() -> int:
+        layout = Layout(from_environment().cache, name="test")
+        kubernetes_programs = await prepare(layout)
+        await kserve.prepare(layout.cache)
+        async with holder.held(layout) as running:
+            return await _run_inside(layout, running, [sys.executable, "-m", "pytest", *arguments], kubernetes_programs)
+
+    raise typer.Exit(run_command(work))
+
+
+async def _run_inside(layout: Layout, running: Holder, command: Sequence[str], kubernetes_programs: Path) -> int:
+    async with await anyio.open_process(
+        holder.enter(running, command),
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        env={**os.environ, **node.environment(layout, kubernetes_programs)},
+    ) as process:
+        return await process.wait()
+
+
+def _programs(layout: Layout) -> Path:
+    return programs.target(kubernetes.KUBERNETES, layout.cache)
+
+
+def _not_inside() -> int:
+    typer.echo("this command works inside a holder only; next: python -m ci.node up", err=True)
+    return 2
+
+
+app.command("e2e")(e2e_command)
+app.command(INNER_COMMAND, hidden=True)(inside_command)
+
+
+if __name__ == "__main__":
+    app()

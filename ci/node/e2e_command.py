@@ -1,0 +1,116 @@
+"""`python -m ci.node e2e`: the options of the main job on the embedded node, and what is printed at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ci.node.e2e import Choices, Handover, inside, outside, tied_to_standard_input
+from ci.node.layout import from_environment
+from servepath.cli.options import ExpectedAnswer, Hub, ProfileName, ReportDirectory, Source
+from servepath.cli.output import console_line, print_outcome, stderr_console
+from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
+from servepath.cli.progress import show_stages
+from servepath.cli.running import INTERRUPTED_EXIT_CODE, run
+from servepath.e2e import exit_code_of
+from servepath.errors import UsageError
+from servepath.report.model import Report
+
+_READ_KEY = (
+    "kubectl -n {endpoint.namespace} get secret {endpoint.workload} -o jsonpath='{{.data.VLLM_API_KEY}}' | base64 -d"
+)
+
+
+class Model(StrEnum):
+    """Models that come without a Hub."""
+
+    SMOLLM2 = "smollm2"
+    TINY = "tiny"
+
+
+def e2e_command(
+    model: Annotated[
+        Model, typer.Option(help="SmolLM2-135M-Instruct with real weights, or a tiny random model for a fast run.")
+    ] = Model.SMOLLM2,
+    source: Source = None,
+    hub: Hub = "",
+    expected_answer: ExpectedAnswer = "Paris",
+    profile_name: ProfileName = "cpu-small",
+    blocks: Blocks = 8,
+    requests_per_block: RequestsPerBlock = 2,
+    rate_per_s: RatePerS = 0.5,
+    prompt_tokens: PromptTokens = 32,
+    output_tokens: OutputTokens = 16,
+    seed: Seed = 42,
+    report: ReportDirectory = Path("report"),
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the node up and say how to use it.")] = False,
+) -> None:
+    """Do the whole job on this machine: node, KServe, gateway, both serving paths, checks, comparison, report.
+
+    Example: python -m ci.node e2e --source ./my-model --report ./report
+    """
+    if source is not None and hub:
+        raise UsageError("name one model", where="--source and --hub", expected="at most one of them")
+    is_tiny = model is Model.TINY and source is None and not hub
+    choices = Choices(
+        report=str(report.absolute()),
+        model=model.value,
+        source=str(source.absolute()) if source else "",
+        hub=hub,
+        expected_answer="" if is_tiny else expected_answer,
+        profile=profile_name,
+        keep=keep,
+        plan=plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed),
+    )
+
+    async def work() -> int:
+        with show_stages(stderr_console()) as observer:
+            return await outside(from_environment(), choices, observer)
+
+    if code := run(work):
+        raise typer.Exit(code)
+
+
+def inside_command(handover: Path) -> None:
+    """Do what is done inside the holder; started by `e2e`."""
+    told = Handover.read(handover)
+
+    async def work() -> Report | None:
+        with show_stages(stderr_console()) as observer:
+            return await tied_to_standard_input(lambda: inside(from_environment(), told, observer))
+
+    report = run(work)
+    if report is None:
+        if not told.choices.keep:
+            # The outer process was interrupted or killed. Process 1 is the holder: with it, the node ends here.
+            os.kill(1, signal.SIGTERM)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE)
+    print_outcome(report, Path(told.choices.report))
+    if told.choices.keep:
+        _say_how_to_use(report)
+    if code := exit_code_of(report):
+        raise typer.Exit(code)
+
+
+def _say_how_to_use(report: Report) -> None:
+    """Print what a person needs to go on with a node that was kept."""
+    enter = "python -m ci.node exec --"
+    console_line("the node is up; its addresses work inside it, where this takes you:")
+    console_line(f"  {enter} bash                  # KUBECONFIG is set, kubectl is on PATH")
+    for endpoint in report.deployments:
+        body = json.dumps(
+            {"model": endpoint.model, "messages": [{"role": "user", "content": "The capital of France is"}]}
+        )
+        key = f"""-H "Authorization: Bearer $({_READ_KEY.format(endpoint=endpoint)})" """ if endpoint.api_key else ""
+        console_line(
+            f"  curl -H 'Host: {endpoint.host}' {key}-H 'Content-Type: application/json' -d '{body}'"
+            f" {endpoint.base_url}/v1/chat/completions   # {endpoint.path}"
+        )
+    console_line("  make down                     # ends it")

@@ -1,0 +1,169 @@
+"""Plan and install the platform: what is there is left alone, what is missing is installed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from servepath.cluster.wait import conditions
+from servepath.errors import ClusterError
+from servepath.platform import helm
+from servepath.platform.commands import kubectl
+from servepath.platform.parts import Part, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from servepath.cluster.model import Cluster
+    from servepath.platform.helm import HelmRelease
+    from servepath.platform.lock import Lock
+
+FIELD_MANAGER = "servepath"
+_POLL_S = 0.2
+
+
+class Action(StrEnum):
+    """What becomes of a part."""
+
+    INSTALL = "install"
+    UPGRADE = "upgrade"
+    APPLY = "apply"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part and what becomes of it.
+
+    Attributes:
+        part: the part.
+        action: `install` what is missing, `upgrade` a release of another version, `apply` manifests (no change where
+            they are there already), `keep` what is there.
+        seen: what is there, in words.
+    """
+
+    part: Part
+    action: Action
+    seen: str
+
+
+async def plan(cluster: Cluster, lock: Lock, manifests: Path) -> tuple[Step, ...]:
+    """Say what `install` would do; changes nothing.
+
+    Raises:
+        ClusterError: helm or kubectl is missing, or the cluster does not answer.
+        UsageError: there are no manifests for the cluster's GatewayClass.
+    """
+    wanted = parts(lock, manifests, cluster.gateway_class)
+    found = await helm.releases(cluster)
+    return tuple([await _step(cluster, part, found) for part in wanted])
+
+
+async def install(
+    cluster: Cluster,
+    lock: Lock,
+    manifests: Path,
+    *,
+    timeout_s: int = 600,
+    progress: Callable[[Step], None] = lambda _: None,
+) -> tuple[Step, ...]:
+    """Install what is missing, in order; run again, it continues where it ended.
+
+    Args:
+        cluster: where; `gateway_class` chooses the data plane.
+        lock: the pins.
+        manifests: the `manifests` directory.
+        timeout_s: budget of each part, in seconds.
+        progress: called with each step when it begins.
+
+    Returns:
+        The steps that were taken.
+
+    Raises:
+        ClusterError: a part could not be installed; what was installed before it stays.
+        UsageError: there are no manifests for the cluster's GatewayClass.
+    """
+    found = await helm.releases(cluster)
+    taken = []
+    for part in parts(lock, manifests, cluster.gateway_class):
+        step = await _step(cluster, part, found)
+        progress(step)
+        await _take(cluster, step, timeout_s)
+        taken.append(step)
+    return tuple(taken)
+
+
+async def _step(cluster: Cluster, part: Part, found: dict[str, HelmRelease]) -> Step:
+    if part.chart is not None and part.chart.name in found:
+        release = found[part.chart.name]
+        seen = f"{release.chart}, {release.status}"
+        return Step(part, Action.KEEP if release.is_at(part.chart) else Action.UPGRADE, seen)
+    if part.shown_by and await _is_there(cluster, part):
+        return Step(part, Action.KEEP, "installed by somebody else")
+    return Step(part, Action.INSTALL if part.chart else Action.APPLY, "not installed" if part.shown_by else "")
+
+
+async def _is_there(cluster: Cluster, part: Part) -> bool:
+    namespace = [f"--namespace={part.namespace}"] if part.namespace else []
+    listed = (
+        await kubectl(cluster, "get", "--ignore-not-found", "--output=name", *namespace, *part.shown_by)
+    ).succeeded()
+    return len(listed.split()) == len(part.shown_by)
+
+
+async def _take(cluster: Cluster, step: Step, timeout_s: int) -> None:
+    part = step.part
+    if step.action is Action.KEEP:
+        return
+    if part.chart is not None:
+        await helm.install(cluster, part.chart, part.namespace, part.values, timeout_s=timeout_s)
+    elif part.manifests is not None:
+        await _apply(cluster, part.name, part.manifests, timeout_s)
+
+
+async def _apply(cluster: Cluster, name: str, manifests: Path, timeout_s: int) -> None:
+    arguments = (
+        "apply",
+        "--server-side",
+        f"--field-manager={FIELD_MANAGER}",
+        "--output=name",
+        f"--kustomize={manifests}",
+    )
+    try:
+        applied = (await kubectl(cluster, *arguments)).succeeded().split()
+    except ClusterError as error:
+        raise ClusterError(f"{name} could not be applied: {error.what}", next_command=error.next_command) from error
+    crds = [item for item in applied if item.startswith("customresourcedefinition.")]
+    await _established(cluster, crds, timeout_s)
+    gateways = [item for item in applied if item.startswith("gateway.gateway.networking.k8s.io/")]
+    for gateway in gateways:
+        namespace = f"--namespace={cluster.gateway_namespace}"
+        timeout = f"--timeout={timeout_s}s"
+        (await kubectl(cluster, "wait", "--for=condition=Programmed", timeout, namespace, gateway)).succeeded()
+
+
+async def _established(cluster: Cluster, crds: list[str], timeout_s: int) -> None:
+    missing = crds
+    with anyio.move_on_after(timeout_s):
+        # Not `kubectl wait`: it fails on a definition so new that its conditions are null (kubectl 1.34).
+        while missing:
+            found = json.loads((await kubectl(cluster, "get", "--output=json", *missing)).succeeded())
+            items = found.get("items", [found])
+            waiting = {item["metadata"]["name"] for item in items if not _is_established(item)}
+            missing = [name for name in missing if name.partition("/")[2] in waiting]
+            if missing:
+                await anyio.sleep(_POLL_S)
+        return
+    raise ClusterError(
+        f"not served within {timeout_s} s", where=", ".join(missing), next_command=f"kubectl describe {missing[0]}"
+    )
+
+
+def _is_established(crd: Mapping[str, Any]) -> bool:
+    found = conditions(crd).get("Established")
+    return found is not None and found.status == "True"

@@ -1,0 +1,143 @@
+"""Planning and installing, against programs that stand in for helm and kubectl and write down how they are called.
+
+What helm and kubectl then do to a cluster is shown by the cluster tests; here it is which of them is called, when.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servepath.cluster.model import Cluster
+from servepath.errors import ClusterError, UsageError
+from servepath.platform import Action, install, plan, read_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MANIFESTS = Path(__file__).resolve().parents[3] / "manifests"
+LOCK = read_lock(MANIFESTS / "lock.yaml")
+
+pytestmark = pytest.mark.anyio
+
+PROGRAM = """#!/bin/sh
+echo "$(basename "$0") $*" >> "{calls}"
+case "$*" in
+  *" list "*) cat "{releases}" ;;
+  *" --output=json "*) cat "{crd}" ;;
+  *" get "*) for name in $(cat "{present}"); do case "$*" in *"$name"*) echo "$name" ;; esac; done ;;
+  *"{refused}"*) echo "the server refused it" >&2; exit 1 ;;
+  *" apply "*) echo customresourcedefinition.apiextensions.k8s.io/things ;;
+esac
+"""
+
+
+class Tools:
+    """helm and kubectl of a cluster that has what is said here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.calls, self.releases, self.present = folder / "calls", folder / "releases.json", folder / "present"
+        self.folder = folder
+        self.cluster = Cluster(folder / "kubeconfig", "registry:5000", "http://gateway")
+        self.has()
+
+    def has(
+        self, releases: Sequence[dict[str, str]] = (), present: Sequence[str] = (), refused: str = "nothing is refused"
+    ) -> None:
+        self.calls.write_text("")
+        self.releases.write_text(json.dumps(list(releases)))
+        self.present.write_text(" ".join(present))
+        crd = self.folder / "crd.json"
+        established = {"conditions": [{"type": "Established", "status": "True"}]}
+        crd.write_text(json.dumps({"metadata": {"name": "things"}, "status": established}))
+        paths = {"calls": self.calls, "releases": self.releases, "present": self.present, "crd": crd}
+        for name in ("helm", "kubectl"):
+            (self.folder / name).write_text(PROGRAM.format(**paths, refused=refused))
+            (self.folder / name).chmod(0o755)
+
+    def called(self, word: str) -> list[str]:
+        return [line for line in self.calls.read_text().splitlines() if f" {word} " in line]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return Tools(tmp_path)
+
+
+def release(name: str, chart: str, status: str = "deployed") -> dict[str, str]:
+    return {"name": name, "namespace": "n", "chart": chart, "status": status}
+
+
+async def test_an_empty_cluster_gets_everything_in_order(tools: Tools) -> None:
+    steps = await install(tools.cluster, LOCK, MANIFESTS)
+    assert [step.part.name for step in steps] == [
+        "namespaces",
+        "gateway-api",
+        "cert-manager",
+        "gateway-api-inference-extension",
+        "agentgateway-crds",
+        "agentgateway",
+        "kserve-crd",
+        "kserve-resources",
+        "gateway",
+    ]
+    assert {step.action for step in steps} == {Action.INSTALL, Action.APPLY}
+    kserve = next(line for line in tools.called("upgrade") if "kserve-resources" in line)
+    assert "oci://ghcr.io/kserve/charts/kserve-resources --namespace=kserve --version=v0.19.0" in kserve
+    assert f"--values={MANIFESTS}/platform/kserve/values.yaml" in kserve
+    assert all("--server-side" in line for line in tools.called("apply"))
+    assert all(f"--kubeconfig={tools.cluster.kubeconfig}" in line for line in tools.calls.read_text().splitlines())
+
+
+async def test_what_is_there_is_kept_and_another_version_is_upgraded(tools: Tools) -> None:
+    tools.has(
+        releases=[release("kserve-crd", "kserve-crd-v0.19.0"), release("kserve-resources", "kserve-resources-v0.18.0")],
+        present=["customresourcedefinition/certificates.cert-manager.io"],
+    )
+    actions = {step.part.name: step.action for step in await install(tools.cluster, LOCK, MANIFESTS)}
+    assert actions["kserve-crd"] is Action.KEEP
+    assert actions["kserve-resources"] is Action.UPGRADE
+    assert actions["cert-manager"] is Action.KEEP
+    assert not [line for line in tools.called("upgrade") if "cert-manager" in line or "kserve-crd" in line]
+
+
+async def test_a_failed_release_is_installed_again(tools: Tools) -> None:
+    tools.has(releases=[release("cert-manager", "cert-manager-v1.20.2", "failed")])
+    actions = {step.part.name: step.action for step in await plan(tools.cluster, LOCK, MANIFESTS)}
+    assert actions["cert-manager"] is Action.UPGRADE
+
+
+async def test_a_plan_changes_nothing(tools: Tools) -> None:
+    assert len(await plan(tools.cluster, LOCK, MANIFESTS)) == 9
+    assert tools.called("upgrade") == tools.called("apply") == []
+
+
+async def test_a_refusal_ends_the_installation_and_says_what_to_type(tools: Tools) -> None:
+    tools.has(refused="upgrade --install kserve-crd")
+    with pytest.raises(ClusterError, match="the server refused it") as caught:
+        await install(tools.cluster, LOCK, MANIFESTS)
+    assert "upgrade --install kserve-crd" in caught.value.next_command
+    assert not [line for line in tools.called("upgrade") if "kserve-resources" in line]
+
+
+async def test_helm_missing_says_where_to_get_it(tools: Tools) -> None:
+    (tools.folder / "helm").unlink()
+    with pytest.raises(ClusterError, match="helm is not installed") as caught:
+        await plan(tools.cluster, LOCK, MANIFESTS)
+    assert "helm.sh" in caught.value.expected
+
+
+async def test_an_unknown_class_is_refused_with_those_there_are(tools: Tools) -> None:
+    other = Cluster(tools.cluster.kubeconfig, "registry:5000", "http://gateway", gateway_class="istio")
+    with pytest.raises(UsageError, match="istio") as caught:
+        await plan(other, LOCK, MANIFESTS)
+    assert caught.value.expected == "agentgateway or envoy-gateway"
