@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
-from ci.node import holder, kserve, kubernetes, node, packages, preflight, programs
+from ci.node import holder, kubernetes, node, packages, preflight, programs
 from ci.node.e2e import INNER_COMMAND
 from ci.node.e2e_command import e2e_command, inside_command
 from ci.node.layout import Layout, from_environment
+from ci.node.prepared import prepare_tests
+from servepath.cli.output import stderr_console
+from servepath.cli.progress import show_stages
 from servepath.cli.running import run as run_command
+from servepath.cli.running import run_app
 from servepath.errors import ClusterError
+from servepath.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ci.node.holder import Holder
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="The embedded node: a whole Kubernetes on this machine, without a container engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 TestArguments = Annotated[list[str], typer.Argument(help="Arguments of pytest, after `--` if they are options.")]
 Command = Annotated[list[str], typer.Argument(help="The command and its arguments, after `--`.")]
 
@@ -40,10 +52,11 @@ async def prepare(layout: Layout) -> Path:
 
 @app.command(name="prepare")
 def prepare_command() -> None:
-    """Install packages and build programs: all that needs a network, once."""
+    """Install packages and build programs: all that the tests need of a network, once."""
 
     async def work() -> None:
-        typer.echo(f"programs: {await prepare(from_environment())}")
+        with show_stages(stderr_console()) as observer:
+            await prepare_tests(from_environment(), Stages(observer, time.time()))
 
     run_command(work)
 
@@ -141,10 +154,10 @@ def test_command(arguments: TestArguments) -> None:
 
     async def work() -> int:
         layout = Layout(from_environment().cache, name="test")
-        kubernetes_programs = await prepare(layout)
-        await kserve.prepare(layout.cache)
+        with show_stages(stderr_console()) as observer:
+            platform = await prepare_tests(layout, Stages(observer, time.time()))
         async with holder.held(layout) as running:
-            return await _run_inside(layout, running, [sys.executable, "-m", "pytest", *arguments], kubernetes_programs)
+            return await _run_inside(layout, running, [sys.executable, "-m", "pytest", *arguments], platform.kubernetes)
 
     raise typer.Exit(run_command(work))
 
@@ -174,4 +187,4 @@ app.command(INNER_COMMAND, hidden=True)(inside_command)
 
 
 if __name__ == "__main__":
-    app()
+    run_app(app)

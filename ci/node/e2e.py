@@ -240,20 +240,36 @@ class _Started:
 
 
 async def _start(layout: Layout, stages: Stages) -> _Started:
+    """Start the node, then KServe, the gateway and the engine's push side by side: none needs another."""
     ready = await prepared(layout)
     with stages.stage("node") as note:
         running = await node.start(layout, ready.platform.kubernetes)
         note(running.address)
-    with stages.stage("kserve"):
+    gateways: list[envoy_gateway.Gateway] = []
+    engines: list[str] = []
+
+    async def start_kserve() -> None:
+        with stages.stage("kserve"):
+            await kserve.start(layout, running.plane, ready.platform.kserve)
+
+    async def start_gateway() -> None:
+        with stages.stage("gateway") as note:
+            files = ready.platform.gateway
+            gateways.append(await envoy_gateway.start(layout, running.plane, running.registry, files))
+            note(gateways[0].url)
+
+    async def push_engine() -> None:
+        with stages.stage("engine push") as note:
+            engines.append(await push_layout(ready.engine.layout, running.registry.address, "servepath/engine"))
+            note(engines[0].rpartition("@")[2][:19])
+
+    with stages.stage("gateway api"):
         await envoy_gateway.apply_gateway_api(running.plane, ready.platform.gateway)
-        await kserve.start(layout, running.plane, ready.platform.kserve)
-    with stages.stage("gateway") as note:
-        gateway = await envoy_gateway.start(layout, running.plane, running.registry, ready.platform.gateway)
-        note(gateway.url)
-    with stages.stage("engine push") as note:
-        engine = await push_layout(ready.engine.layout, running.registry.address, "servepath/engine")
-        note(engine)
-    return _Started(running, gateway, engine)
+    async with anyio.create_task_group() as group:
+        group.start_soon(start_kserve)
+        group.start_soon(start_gateway)
+        group.start_soon(push_engine)
+    return _Started(running, gateways[0], engines[0])
 
 
 def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
@@ -271,7 +287,7 @@ def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
         gateway_class=started.gateway.gateway_class,
         gateway_url=started.gateway.url,
         plan=choices.plan,
-        keep=choices.keep,
+        keep=True,  # the whole node goes away, unless it is to be kept with what runs on it
     )
 
 

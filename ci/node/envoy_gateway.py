@@ -109,7 +109,7 @@ async def apply_gateway_api(plane: ControlPlane, files: GatewayFiles) -> None:
 async def start(layout: Layout, plane: ControlPlane, registry: Registry, files: GatewayFiles) -> Gateway:
     """Start Envoy Gateway, apply the Gateway and return once it is programmed and accepts connections.
 
-    The Gateway API's CRDs, the namespace `kserve` and a node that runs pods must be there before.
+    The Gateway API's CRDs and a node that runs pods must be there before.
 
     Raises:
         ClusterError: the controller died, or the Gateway was not programmed in time.
@@ -150,7 +150,9 @@ def for_this_node(objects: Sequence[Json], image: str) -> list[Json]:
 def _envoy_proxy(obj: Json, image: str) -> Json:
     spec = obj["spec"]
     deployment = spec["provider"]["kubernetes"]["envoyDeployment"]
-    containers = [{"name": "envoy", "lifecycle": None}, {"name": "shutdown-manager", "$patch": "delete"}]
+    # Envoy Gateway looks every 10 s whether a proxy has started, and it has in one.
+    probes = {"startupProbe": {"periodSeconds": 1, "failureThreshold": 120}, "readinessProbe": {"periodSeconds": 1}}
+    containers = [{"name": "envoy", "lifecycle": None, **probes}, {"name": "shutdown-manager", "$patch": "delete"}]
     patch = {"type": "StrategicMerge", "value": {"spec": {"template": {"spec": {"containers": containers}}}}}
     container = {
         **deployment["container"],

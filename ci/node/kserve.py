@@ -60,11 +60,11 @@ class KServeFiles:
 
     Attributes:
         manager: the manager's program.
-        install: KServe's release manifest.
+        objects: what the node applies of KServe's release manifest, as JSON.
     """
 
     manager: Path
-    install: Path
+    objects: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,16 @@ async def prepare(cache: Path) -> KServeFiles:
     """
     folder = await programs.build(MANAGER, cache)
     install = await module_files.keep(MANAGER, MODULE, _INSTALL, cache)
-    return KServeFiles(folder / MANAGER.name, install)
+    return KServeFiles(folder / MANAGER.name, await anyio.to_thread.run_sync(_keep_objects, install))
+
+
+async def keep_chart(cache: Path) -> Path:
+    """Keep KServe's own chart `kserve-resources`: our values are tried on it.
+
+    Raises:
+        ClusterError: a download failed.
+    """
+    return await module_files.keep(MANAGER, MODULE, "charts/kserve-resources", cache)
 
 
 async def start(layout: Layout, plane: ControlPlane, files: KServeFiles) -> KServe:
@@ -102,10 +111,10 @@ async def start(layout: Layout, plane: ControlPlane, files: KServeFiles) -> KSer
     await plane.kubectl("get", "--output=name", _GATEWAY_API_CRD)
     settings = read_settings(_VALUES)
     serving = plane.authority.issue("kserve-webhook", "kserve-webhook", hosts=("127.0.0.1",))
-    objects = read_install(files.install)
+    objects: list[Json] = json.loads(await anyio.Path(files.objects).read_text())
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     await plane.kubectl.apply([namespace, configured(objects, settings)])
-    await crds.apply(plane.kubectl, list(definitions(objects)))
+    await crds.apply(plane.kubectl, [obj for obj in objects if obj["kind"] == "CustomResourceDefinition"])
     running = await _manager(layout, plane, files.manager, serving)
     try:
         await plane.kubectl.apply(webhooks(objects, plane.authority.pair.certificate.read_bytes()))
@@ -125,6 +134,18 @@ def read_settings(values: Path) -> Json:
 def read_install(path: Path) -> list[Json]:
     """Give the objects of a release manifest."""
     return [document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if document]
+
+
+def _keep_objects(install: Path) -> Path:
+    """Write the objects that the node applies beside the manifest: parsing its 2 MB of YAML takes three seconds."""
+    path = install.with_suffix(".json")
+    if not path.exists():
+        objects = read_install(install)
+        wanted = [*definitions(objects), *(obj for obj in objects if obj["kind"] in ("ConfigMap", *_WEBHOOK_KINDS))]
+        scratch = path.with_suffix(".new")
+        scratch.write_text(json.dumps(wanted), encoding="utf-8")
+        scratch.rename(path)
+    return path
 
 
 def configured(objects: Sequence[Json], settings: Mapping[str, Any]) -> Json:

@@ -65,6 +65,19 @@ async def prepare_platform(layout: Layout, stages: Stages) -> Platform:
     return Platform(kubernetes_programs, kserve_files, gateway_files)
 
 
+async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
+    """Prepare what the cluster tests need: the platform, and Helm with KServe's chart, which our values are tried on.
+
+    Raises:
+        ClusterError: a step failed, with what its tool said.
+    """
+    platform = await prepare_platform(layout, stages)
+    with stages.stage("helm"):
+        await programs.build(kubernetes.HELM, layout.cache)
+        await kserve.keep_chart(layout.cache)
+    return platform
+
+
 async def prepare(layout: Layout, stages: Stages) -> Prepared:
     """Prepare everything; the second time all of it is found.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import anyio
 import pytest
 import yaml
 
-from ci.node import kserve, module_files, programs
+from ci.node import kserve, programs
 from ci.node.kubernetes import HELM
 from servepath import platform
 from servepath.evidence import Verdict
@@ -118,7 +117,7 @@ def keys_of(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 async def test_our_values_are_values_of_kserves_chart(layout: Layout) -> None:
-    chart = await module_files.keep(kserve.MANAGER, kserve.MODULE, "charts/kserve-resources", layout.cache)
+    chart = await kserve.keep_chart(layout.cache)
     known = keys_of(yaml.safe_load((chart / "values.yaml").read_text()))
     assert [key for key in keys_of(yaml.safe_load(VALUES.read_text())) if key not in known] == []
     assert "kserve.gateway.disableIstioVirtualHost" not in known
@@ -126,21 +125,17 @@ async def test_our_values_are_values_of_kserves_chart(layout: Layout) -> None:
 
 @pytest.fixture
 def helm(layout: Layout) -> str:
-    built = programs.target(HELM, layout.cache) / HELM.name
-    found = shutil.which("helm") or (str(built) if built.is_file() else None)
-    if found is None:
-        pytest.skip("helm is neither on PATH nor built")
-    return found
+    return str(programs.target(HELM, layout.cache) / HELM.name)
 
 
 async def test_the_node_has_the_settings_that_the_chart_makes_of_our_values(layout: Layout, helm: str) -> None:
-    chart = await module_files.keep(kserve.MANAGER, kserve.MODULE, "charts/kserve-resources", layout.cache)
+    chart = await kserve.keep_chart(layout.cache)
     command = [helm, "template", "kserve-resources", str(chart), f"--values={VALUES}", "--namespace=kserve"]
     rendered = list(yaml.safe_load_all((await anyio.run_process(command)).stdout))
     name = "inferenceservice-config"
     (config,) = (obj for obj in rendered if obj and obj["kind"] == "ConfigMap" and obj["metadata"]["name"] == name)
     files = await kserve.prepare(layout.cache)
-    ours = kserve.configured(kserve.read_install(files.install), kserve.read_settings(VALUES))
+    ours = kserve.configured(json.loads(files.objects.read_text()), kserve.read_settings(VALUES))
     for key in ("deploy", "storageInitializer"):
         assert json.loads(ours["data"][key]) == json.loads(config["data"][key]), key
     chart_ingress, our_ingress = json.loads(config["data"]["ingress"]), json.loads(ours["data"]["ingress"])

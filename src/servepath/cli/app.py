@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from servepath.cli.cluster import cluster_command, platform_command
 from servepath.cli.e2e import e2e_command
 from servepath.cli.modelcar import modelcar_command
-from servepath.cli.output import print_error
 from servepath.cli.report import report_command
+from servepath.cli.running import run_app
 from servepath.cli.serving import bench_command, delete_command, deploy_command, smoke_command
-from servepath.errors import ServepathError
 
 HELP = """Does my model serve, how fast, and what does KServe cost and give over a raw Deployment?
 
@@ -42,9 +39,5 @@ app.command("e2e")(e2e_command)
 
 
 def main() -> None:
-    """Run the command line; an error of servepath becomes one message and the exit code of its class."""
-    try:
-        app()
-    except ServepathError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+    """Run the command line."""
+    run_app(app)

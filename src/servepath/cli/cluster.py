@@ -81,3 +81,5 @@ def platform_command(
 
 def _show(step: platform.Step) -> None:
     console_line(f"{step.action:>8} {step.part.name}: {step.seen}")
+    if step.digest_command:
+        console_line(f"{'':>8} by version alone, its digest is not in the lock; to see it: {step.digest_command}")

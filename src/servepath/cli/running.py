@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import anyio
@@ -65,3 +66,13 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         if found is None:
             raise
         exit_with(found)
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run a command line; an error of servepath becomes one message and the exit code of its class."""
+    try:
+        app()
+    except ServepathError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    sys.exit(0)
