@@ -18,7 +18,8 @@ R = TypeVar("R")
 @dataclass_transform(kw_only_default=True, field_specifiers=(dagger.field,))
 def object_type(cls: type[T]) -> type[T]:
     """Expose a class as a type of the module: a dataclass whose `dagger.field()` fields callers see."""
-    return dagger.object_type(cls)
+    declared: type[T] = dagger.object_type(cls)
+    return declared
 
 
 def never_cached(function: Callable[P, R]) -> Callable[P, R]:
