@@ -9,16 +9,19 @@ DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 # What reads as a reference wherever it stands: oci:// or docker://, a registry's host with a tag, or name:1.2.3.
 ANYWHERE = re.compile(
-    r"""(?<![\w./:@-])(?P<reference>
+    r"""(?<![\w./:@{-])(?P<reference>
         (?:(?:oci|docker)://[\w.-]+\.[a-z]{2,}/[\w./-]+(?::[\w][\w.-]*)?
           |[a-z0-9][\w.-]*\.[a-z]{2,}(?::\d+)?/[\w./-]+:[\w][\w.-]*
           |[a-z][\w.-]*(?:/[\w.-]+)*:v?\d+(?:\.\d+)+[\w.-]*)
-        (?:@sha256:[0-9a-f]+)?)""",
+        (?:@sha256:[0-9a-f]+)?)
+        (?![\w.}-])  # a brace: not the format of an f-string""",
     re.VERBOSE,
 )
 # `image:` and `container:` of YAML and JSON with or without quotes, kustomize's `newTag:`, a values file's `tag:`.
 DATA_FIELD = re.compile(
-    r"""^\s*(?:-\s*)?["']?(?:image|container|newTag|tag)["']?\s*:\s*["']?(?P<reference>[\w.-][\w./:@-]*)["']?\s*,?\s*(?:\#.*)?$"""
+    r"""(?:^\s*(?:-\s*)?|[{,]\s*)["']?(?:image|container|newTag|tag)["']?\s*:\s*
+        ["']?(?P<reference>[\w.-][\w./:@-]*)["']?\s*(?:[,}].*)?(?:\#.*)?$""",
+    re.VERBOSE,
 )
 DOCKERFILE_FIELD = re.compile(r"^\s*(?:FROM\s+(?:--\S+\s+)*|COPY\s+--from=)(?P<reference>[\w.-]*[./:@][\w./:@-]*)")
 # Of a program only what is a literal: an assignment, a keyword argument, Dagger's `from_`.
@@ -51,9 +54,9 @@ def unpinned(text: str, *, code: bool) -> Iterator[str]:
 
 
 def can_be_pulled(reference: str) -> bool:
-    """Tell whether a reference's host can exist: `.invalid`, `.test` and example.com are reserved (RFC 2606, 6761)."""
+    """Tell whether a reference's host can exist: those of RFC 2606, 6761 and 6762 cannot."""
     host = reference.rpartition("//")[2].partition("/")[0].partition(":")[0]
-    return not host.endswith((".invalid", ".test", "example.com"))
+    return not host.endswith((".invalid", ".test", ".local", "example.com"))
 
 
 def scanned_files(root: Path) -> Iterator[Path]:

@@ -51,6 +51,13 @@ class Step:
     action: Action
     seen: str
 
+    @property
+    def digest_command(self) -> str:
+        """The command that prints a chart's digest, where it is fetched by version alone; empty otherwise."""
+        chart = self.part.chart
+        fetched = self.action in (Action.INSTALL, Action.UPGRADE)
+        return chart.digest_command if chart is not None and fetched and not chart.digest else ""
+
 
 async def plan(cluster: Cluster, lock: Lock, manifests: Path) -> tuple[Step, ...]:
     """Say what `install` would do; changes nothing.

@@ -1,4 +1,4 @@
-"""`manifests/lock.yaml`: every image by digest, every chart by version. The only place that pins."""
+"""`manifests/lock.yaml`: every image by digest, every chart by version and digest. The only place that pins."""
 
 from __future__ import annotations
 
@@ -11,35 +11,28 @@ import yaml
 from servepath.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 T = TypeVar("T")
 
 SCHEMA = "servepath.lock/v1"
 
-_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePin:
-    """An image.
+    """An image that servepath starts.
 
     Attributes:
         name: its name in the lock.
-        reference: `host/repository:tag@sha256:…`, or without the digest where it is not known yet.
-        fill: the command that prints the digest, empty where it is known.
+        reference: `host/repository:tag@sha256:…`.
     """
 
     name: str
     reference: str
-    fill: str = ""
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the reference ends in a digest."""
-        return bool(_DIGEST.search(self.reference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +43,23 @@ class ChartPin:
         name: its name in the lock, and the name of its release.
         chart: `oci://host/repository`.
         version: its version, which helm is given.
-        digest: `sha256:…` of its manifest, empty where it is not known yet.
-        fill: the command that prints the digest, empty where it is known.
+        digest: `sha256:…` of its manifest, empty where the lock says `unknown`.
     """
 
     name: str
     chart: str
     version: str
     digest: str = ""
-    fill: str = ""
 
     @property
     def source(self) -> str:
         """What `helm` is given: the chart at its digest where it is known."""
         return f"{self.chart}@{self.digest}" if self.digest else self.chart
+
+    @property
+    def digest_command(self) -> str:
+        """The command whose last line is the digest of this version: helm prints it for what it pulled."""
+        return f"helm pull {self.chart} --version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +117,12 @@ class Lock:
         """
         return _named(self.releases, name, self.path)
 
-    def unknown(self) -> Iterator[str]:
-        """Give the commands that fill the digests that are not known yet."""
-        yield from (image.fill for image in self.images.values() if image.fill)
-        yield from (chart.fill for chart in self.charts.values() if chart.fill)
-
 
 def read(path: Path) -> Lock:
     """Read a lock file.
 
     Raises:
-        InputError: it is missing, no YAML, or an entry has neither a digest nor the command that fills it.
+        InputError: it is missing, no YAML, an image has no digest, or a chart has neither a digest nor `unknown`.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -153,24 +144,24 @@ def read(path: Path) -> Lock:
 
 
 def _image(name: str, entry: Mapping[str, Any], path: Path) -> ImagePin:
-    pin = ImagePin(name, entry["image"], _fill(name, entry, path))
-    if pin.is_pinned == bool(pin.fill):
-        raise InputError(f"image {name} must have either a digest or `digest: unknown` with `fill`", where=str(path))
-    return pin
+    reference = str(entry["image"])
+    if not _DIGEST.fullmatch(reference.partition("@")[2]):
+        raise InputError(
+            f"image {name} is not pinned",
+            where=str(path),
+            expected=f"{reference.partition('@')[0]}@sha256:…",
+            next_command=f"crane digest {reference.partition('@')[0]}",
+        )
+    return ImagePin(name, reference)
 
 
 def _chart(name: str, entry: Mapping[str, Any], path: Path) -> ChartPin:
     digest = str(entry["digest"])
-    known = "" if digest == _UNKNOWN else digest
-    return ChartPin(name, entry["chart"], entry["version"], known, _fill(name, entry, path))
-
-
-def _fill(name: str, entry: Mapping[str, Any], path: Path) -> str:
-    if entry.get("digest") != _UNKNOWN:
-        return ""
-    if not entry.get("fill"):
-        raise InputError(f"{name} has no digest and no command that fills it", where=str(path), expected="fill")
-    return str(entry["fill"])
+    if digest == _UNKNOWN:
+        return ChartPin(name, entry["chart"], entry["version"])
+    if not _DIGEST.fullmatch(digest):
+        raise InputError(f"chart {name} is not pinned", where=str(path), expected=f"sha256:… or {_UNKNOWN}")
+    return ChartPin(name, entry["chart"], entry["version"], digest)
 
 
 def _named(entries: Mapping[str, T], name: str, path: Path) -> T:

@@ -6,11 +6,14 @@ What helm and kubectl then do to a cluster is shown by the cluster tests; here i
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from servepath.cli.app import app
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError, UsageError
 from servepath.platform import Action, install, plan, read_lock
@@ -108,6 +111,32 @@ async def test_what_is_there_is_kept_and_another_version_is_upgraded(tools: Tool
     assert actions["kserve-resources"] is Action.UPGRADE
     assert actions["cert-manager"] is Action.KEEP
     assert not [line for line in tools.called("upgrade") if "cert-manager" in line or "kserve-crd" in line]
+
+
+async def test_a_chart_fetched_by_version_alone_says_how_to_see_its_digest(tools: Tools) -> None:
+    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.19.0")])
+    steps = {step.part.name: step for step in await plan(tools.cluster, LOCK, MANIFESTS)}
+    pull = "helm pull oci://ghcr.io/kserve/charts/kserve-resources --version v0.19.0"
+    assert steps["kserve-resources"].digest_command == pull
+    assert steps["kserve-crd"].digest_command == steps["gateway"].digest_command == ""
+
+
+async def test_a_chart_with_a_digest_is_fetched_by_it_and_needs_no_word(tools: Tools) -> None:
+    digest = "sha256:" + "c" * 64
+    pinned = replace(LOCK.chart("kserve-crd"), digest=digest)
+    lock = replace(LOCK, charts={**LOCK.charts, "kserve-crd": pinned})
+    steps = {step.part.name: step for step in await install(tools.cluster, lock, MANIFESTS)}
+    assert steps["kserve-crd"].digest_command == ""
+    (line,) = (line for line in tools.called("upgrade") if "kserve-crd" in line)
+    assert f"oci://ghcr.io/kserve/charts/kserve-crd@{digest} " in line
+    assert "--version" not in line
+
+
+def test_the_command_line_says_which_charts_no_digest_pins(tools: Tools) -> None:
+    arguments = ["platform", f"--kubeconfig={tools.cluster.kubeconfig}", "--gateway-url=http://127.0.0.1:9", "--apply"]
+    said = CliRunner().invoke(app, arguments).stderr
+    assert " install kserve-crd: not installed\n" in said
+    assert "to see it: helm pull oci://ghcr.io/kserve/charts/kserve-crd --version v0.19.0\n" in said
 
 
 async def test_a_failed_release_is_installed_again(tools: Tools) -> None:
