@@ -20,7 +20,7 @@ from servepath.cli.output import stderr_console
 from servepath.cli.progress import show_stages
 from servepath.cli.running import run as run_command
 from servepath.cli.running import run_app
-from servepath.errors import ClusterError
+from servepath.errors import ClusterError, UsageError
 from servepath.stages import Stages
 
 if TYPE_CHECKING:
@@ -65,22 +65,21 @@ def prepare_command() -> None:
 def up() -> None:
     """Start a node that stays up until `down`."""
 
-    async def work() -> None:
+    async def work() -> int:
         layout = from_environment()
         kubernetes_programs = await prepare(layout)
         running = await holder.start(layout)
+        status = 1
         try:
             start_node = [sys.executable, "-m", "ci.node", "start-inside", str(kubernetes_programs)]
             status = await _run_inside(layout, running, start_node, kubernetes_programs)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await holder.stop(layout)
-            raise
-        if status:
-            await holder.stop(layout)
-            raise typer.Exit(status)
+        finally:
+            if status:
+                with anyio.CancelScope(shield=True):
+                    await holder.give_up(layout, running)
+        return status
 
-    run_command(work)
+    raise typer.Exit(run_command(work))
 
 
 @app.command(hidden=True)
@@ -88,14 +87,16 @@ def start_inside(kubernetes_programs: Path) -> None:
     """Start the node's programs in the holder that this process is in."""
 
     async def work() -> None:
+        if not holder.is_inside():
+            raise UsageError(
+                "this works inside a holder only", where="start-inside", next_command="python -m ci.node up"
+            )
         layout = from_environment()
         started = await node.start(layout, kubernetes_programs)
         typer.echo(f"KUBECONFIG={started.kubeconfig}")
         typer.echo(f"registry={started.registry.address} busybox={started.busybox}")
         typer.echo("enter it: python -m ci.node exec -- kubectl get nodes")
 
-    if not holder.is_inside():
-        raise typer.Exit(_not_inside())
     run_command(work)
 
 
@@ -163,6 +164,7 @@ def test_command(arguments: TestArguments) -> None:
 
 
 async def _run_inside(layout: Layout, running: Holder, command: Sequence[str], kubernetes_programs: Path) -> int:
+    """Run a command in the holder; gives its exit code, and for a signal what a shell gives: 128 and its number."""
     async with await anyio.open_process(
         holder.enter(running, command),
         stdin=None,
@@ -170,16 +172,12 @@ async def _run_inside(layout: Layout, running: Holder, command: Sequence[str], k
         stderr=None,
         env={**os.environ, **node.environment(layout, kubernetes_programs)},
     ) as process:
-        return await process.wait()
+        status = await process.wait()
+        return status if status >= 0 else 128 - status
 
 
 def _programs(layout: Layout) -> Path:
     return programs.target(kubernetes.KUBERNETES, layout.cache)
-
-
-def _not_inside() -> int:
-    typer.echo("this command works inside a holder only; next: python -m ci.node up", err=True)
-    return 2
 
 
 app.command("e2e")(e2e_command)

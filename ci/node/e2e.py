@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,24 +24,23 @@ import anyio.to_thread
 
 from ci.node import envoy_gateway, holder, kserve, node
 from ci.node.models import prepare_smollm2
-from ci.node.prepared import Prepared, prepare, prepared
+from ci.node.prepared import prepare, prepared
 from ci.node.tiny_model import TINY_NAME, write_tiny_model
 from servepath import e2e
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.cli.defaults import run_info
+from servepath.cli.output import console_line
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict
 from servepath.modelcar.copy import push_layout
-from servepath.modelcar.hub import download
+from servepath.modelcar.hub import download, parse_spec
 from servepath.modelcar.source import open_source
-from servepath.report.write import write_report
 from servepath.serving.profiles import profile_named
 from servepath.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from ci.node.holder import Holder
     from ci.node.layout import Layout
     from servepath.report.model import Report
     from servepath.stages import StageObserver
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INNER_COMMAND = "e2e-inside"
+_PUT_AWAY_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +102,88 @@ class Handover:
         return cls(**{**fields, "choices": choices, "stages": stages})
 
 
-async def outside(layout: Layout, choices: Choices, observer: StageObserver) -> int:
-    """Prepare, start a holder, do the rest in it, and end it unless it is to be kept.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is left to do inside the holder.
+
+    Attributes:
+        handover: what the inner process is told.
+        kubernetes: the folder of the Kubernetes programs.
+    """
+
+    handover: Handover
+    kubernetes: Path
+
+
+async def prepare_job(layout: Layout, choices: Choices, observer: StageObserver) -> Job:
+    """Do all that needs a network.
+
+    Raises:
+        InputError: the report directory or the model is not usable; found before anything is built.
+        ServepathError: something could not be prepared; the report has been written.
+    """
+    origin_unix_s = time.time()
+    stages = Stages(observer, origin_unix_s)
+    command = shlex.join(["python", "-m", "ci.node", *sys.argv[1:]])
+    info = run_info(command)
+    report_directory = Path(choices.report)
+    await anyio.to_thread.run_sync(e2e.begin_report, info, report_directory)
+    async with e2e.reporting(info, report_directory, lambda: stages.timings):
+        if choices.source:
+            with stages.stage("model check"):
+                await anyio.to_thread.run_sync(open_source, Path(choices.source))
+        if choices.hub:
+            parse_spec(choices.hub)
+        ready = await prepare(layout, stages)
+        with stages.stage("model files") as note:
+            directory, served_model_name = await _model_files(layout, choices)
+            note(directory.name)
+    handover = Handover(choices, str(directory), served_model_name, command, origin_unix_s, stages.timings)
+    return Job(handover, ready.platform.kubernetes)
+
+
+async def do_job(layout: Layout, job: Job) -> int:
+    """Start a holder, do the job in it, and end it unless it is to be kept.
+
+    Args:
+        layout: the node's folders.
+        job: what `prepare_job` gave.
 
     Returns:
         The exit code of the run.
 
     Raises:
-        ServepathError: before the inner process could start.
+        ClusterError: the holder did not start, or the inner process was killed; the report has been written.
     """
-    origin_unix_s = time.time()
-    stages = Stages(observer, origin_unix_s)
-    if choices.source:
-        with stages.stage("model check"):
-            await anyio.to_thread.run_sync(open_source, Path(choices.source))
-    ready = await prepare(layout, stages)
-    with stages.stage("model files") as note:
-        directory, served_model_name = await _model_files(layout, choices)
-        note(directory.name)
-    async with _held(layout, keep=choices.keep) as running:
-        handover = layout.run / "handover.json"
-        command = " ".join(["python -m ci.node", *sys.argv[1:]])
-        Handover(choices, str(directory), served_model_name, command, origin_unix_s, stages.timings).write(handover)
-        return await _run_tied(layout, running, handover, ready)
+    handover = job.handover
+    info, report_directory = run_info(handover.command), Path(handover.choices.report)
+    reporting = partial(e2e.reporting, info, report_directory, lambda: handover.stages)
+    async with reporting():
+        running = await holder.start(layout)
+    try:
+        told = layout.run / "handover.json"
+        handover.write(told)
+        command = holder.enter(running, [sys.executable, "-m", "ci.node", INNER_COMMAND, str(told)])
+        status = await run_tied(command, node.environment(layout, job.kubernetes))
+        if status < 0:
+            async with reporting():
+                raise _killed(layout, -status)
+        return status
+    finally:
+        if handover.choices.keep and holder.current(layout) == running:
+            console_line("the node is left up; to end it: make down")
+        else:
+            with anyio.CancelScope(shield=True):
+                await holder.give_up(layout, running)
+
+
+def _killed(layout: Layout, number: int) -> ClusterError:
+    return ClusterError(
+        f"the process inside the node was killed by {signal.Signals(number).name}",
+        where=str(layout.logs),
+        expected="nobody ends it: neither the kernel for want of memory, nor a second run of this node",
+        next_command="dmesg | tail",
+    )
 
 
 async def _tiny(cache: Path) -> Path:
@@ -150,42 +210,54 @@ async def _model_files(layout: Layout, choices: Choices) -> tuple[Path, str]:
     return directory, re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
 
 
-@asynccontextmanager
-async def _held(layout: Layout, *, keep: bool) -> AsyncIterator[Holder]:
-    """Start a holder; end it after the block unless it is to be kept."""
-    running = await holder.start(layout)
-    try:
-        yield running
-    finally:
-        if not keep:
-            with anyio.CancelScope(shield=True):
-                await holder.stop(layout)
+async def run_tied(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a process in a session of its own, tied to this one by its standard input.
 
+    Ctrl-C reaches this process alone. When this process is cancelled, or ends in whatever way, the other one reads the
+    end of its standard input; see `tied_to_standard_input`. Cancelled, this one waits for it, but not for ever.
 
-async def _run_tied(layout: Layout, running: Holder, handover: Path, ready: Prepared) -> int:
-    """Run the inner process in a session of its own, tied to this one by its standard input.
+    Args:
+        command: the command line.
+        environment: variables on top of this process's own.
 
-    Ctrl-C reaches this process alone; the pipe's end then tells the inner one to stop, and it is waited for: it deletes
-    what it deployed and writes the report.
+    Returns:
+        Its exit code, or minus the number of the signal that killed it.
     """
-    command = holder.enter(running, [sys.executable, "-m", "ci.node", INNER_COMMAND, str(handover)])
-    environment = {**os.environ, **node.environment(layout, ready.platform.kubernetes)}
     process = await anyio.open_process(
-        command, stdin=subprocess.PIPE, stdout=None, stderr=None, env=environment, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=None,
+        stderr=None,
+        env={**os.environ, **environment},
+        start_new_session=True,
     )
-    tie = process.stdin
-    if tie is None:
-        raise ClusterError("the inner process has no standard input", where="nsenter")
     try:
         return await process.wait()
     finally:
-        with anyio.CancelScope(shield=True):
-            await tie.aclose()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_PUT_AWAY_S):
+            if process.stdin is not None:
+                await process.stdin.aclose()
             await process.wait()
 
 
+async def tied_to_standard_input(work: Callable[[], Awaitable[T]]) -> T | None:
+    """Run `work`; cancel it when standard input closes. Gives None then."""
+    results: list[T] = []
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            await anyio.wait_readable(sys.stdin)
+            console_line("told to stop: putting away what was started")
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        results.append(await work())
+        group.cancel_scope.cancel()
+    return results[0] if results else None
+
+
 async def inside(layout: Layout, handover: Handover, observer: StageObserver) -> Report:
-    """Start the node and its platform, and do the whole job on it; stop when the outer process is gone.
+    """Start the node and its platform, and do the whole job on it.
 
     Returns:
         The report as written.
@@ -198,14 +270,8 @@ async def inside(layout: Layout, handover: Handover, observer: StageObserver) ->
     info = run_info(handover.command)
     report_directory = Path(choices.report)
     try:
-        started = await _start(layout, stages)
-    except BaseException as error:
-        with anyio.CancelScope(shield=True):
-            report = e2e.stopped_report(info, stages, error)
-            await anyio.to_thread.run_sync(write_report, report, report_directory)
-            await _keep_logs(layout, report_directory)
-        raise
-    try:
+        async with e2e.reporting(info, report_directory, lambda: stages.timings):
+            started = await _start(layout, stages)
         report = await e2e.run(_request(started, handover), info, stages)
     except BaseException:
         await _keep_logs(layout, report_directory)
@@ -213,21 +279,6 @@ async def inside(layout: Layout, handover: Handover, observer: StageObserver) ->
     if report.verdict is not Verdict.PASS:
         await _keep_logs(layout, report_directory)
     return report
-
-
-async def tied_to_standard_input(work: Callable[[], Awaitable[T]]) -> T | None:
-    """Run `work`; cancel it when standard input closes. Gives None then."""
-    results: list[T] = []
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            await anyio.wait_readable(sys.stdin)
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        results.append(await work())
-        group.cancel_scope.cancel()
-    return results[0] if results else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +343,10 @@ def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
 
 
 async def _keep_logs(layout: Layout, report_directory: Path) -> None:
-    """Copy the logs of the node's programs beside the report."""
+    """Copy the logs of the node's programs beside the report, as far as that can be done."""
     target = report_directory / e2e.DIAGNOSTICS / "node"
     with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(partial(shutil.copytree, layout.logs, target, dirs_exist_ok=True))
+        try:
+            await anyio.to_thread.run_sync(partial(shutil.copytree, layout.logs, target, dirs_exist_ok=True))
+        except OSError as error:
+            console_line(f"the node's logs are in {layout.logs}: they could not be copied to {target}: {error}")

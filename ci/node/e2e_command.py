@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from ci.node.e2e import Choices, Handover, inside, outside, tied_to_standard_input
+from ci.node import holder
+from ci.node.e2e import INNER_COMMAND, Choices, Handover, do_job, inside, prepare_job, tied_to_standard_input
 from ci.node.layout import from_environment
 from servepath.cli.options import ExpectedAnswer, Hub, ProfileName, ReportDirectory, Source
 from servepath.cli.output import console_line, print_outcome, stderr_console
@@ -21,6 +22,7 @@ from servepath.cli.running import INTERRUPTED_EXIT_CODE, run
 from servepath.e2e import exit_code_of
 from servepath.errors import UsageError
 from servepath.report.model import Report
+from servepath.serving.profiles import profile_named
 
 _READ_KEY = (
     "kubectl -n {endpoint.namespace} get secret {endpoint.workload} -o jsonpath='{{.data.VLLM_API_KEY}}' | base64 -d"
@@ -57,7 +59,12 @@ def e2e_command(
     Example: python -m ci.node e2e --source ./my-model --report ./report
     """
     if source is not None and hub:
-        raise UsageError("name one model", where="--source and --hub", expected="at most one of them")
+        raise UsageError(
+            "name one model",
+            where="--source and --hub",
+            expected="at most one of them",
+            next_command="python -m ci.node e2e --help",
+        )
     is_tiny = model is Model.TINY and source is None and not hub
     choices = Choices(
         report=str(report.absolute()),
@@ -65,21 +72,30 @@ def e2e_command(
         source=str(source.absolute()) if source else "",
         hub=hub,
         expected_answer="" if is_tiny else expected_answer,
-        profile=profile_name,
+        profile=profile_named(profile_name).name,
         keep=keep,
         plan=plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed),
     )
 
     async def work() -> int:
+        layout = from_environment()
         with show_stages(stderr_console()) as observer:
-            return await outside(from_environment(), choices, observer)
+            job = await prepare_job(layout, choices, observer)
+        # The inner process draws its own display: two of them on one terminal would erase each other's lines.
+        return await do_job(layout, job)
 
     if code := run(work):
         raise typer.Exit(code)
 
 
 def inside_command(handover: Path) -> None:
-    """Do what is done inside the holder; started by `e2e`."""
+    """Do what is done inside the holder; started by `e2e`.
+
+    Raises:
+        UsageError: this is not inside a holder, where process 1 is nobody's but the node's.
+    """
+    if not holder.is_inside():
+        raise UsageError("this works inside a holder only", where=INNER_COMMAND, next_command="python -m ci.node e2e")
     told = Handover.read(handover)
 
     async def work() -> Report | None:
@@ -113,4 +129,3 @@ def _say_how_to_use(report: Report) -> None:
             f"  curl -H 'Host: {endpoint.host}' {key}-H 'Content-Type: application/json' -d '{body}'"
             f" {endpoint.base_url}/v1/chat/completions   # {endpoint.path}"
         )
-    console_line("  make down                     # ends it")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,10 +26,10 @@ import yaml
 from ci.node import crds, gateway_api, images, module_files, process, programs
 from ci.node.holder import NODE_ADDRESS
 from ci.node.programs import HERE, GoProgram
+from ci.node.said import last_line
 from servepath.errors import ClusterError
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping, Sequence
 
     from ci.node.control_plane import ControlPlane
@@ -130,7 +131,7 @@ async def start(layout: Layout, plane: ControlPlane, registry: Registry, files: 
     try:
         rendered = await plane.kubectl("kustomize", str(_MANIFESTS))
         await plane.kubectl.apply(for_this_node(list(yaml.safe_load_all(rendered)), reference))
-        url = await _programmed(plane, running)
+        url = await _programmed(plane, layout.logs)
         await _accepts(url)
     except BaseException:
         await running.stop()
@@ -181,9 +182,16 @@ async def _controller(layout: Layout, plane: ControlPlane, program: Path) -> Pro
         [*inside, "certgen", "--disable-topology-injector"],
         env={"PATH": "/usr/sbin:/usr/bin", **environment},
         check=False,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode:
-        raise ClusterError(f"Envoy Gateway made no certificates: {_said(done)}")
+        log = layout.logs / "envoy-gateway-certgen.log"
+        await anyio.Path(log).write_bytes(done.stdout)
+        raise ClusterError(
+            f"Envoy Gateway made no certificates: {last_line(done.stdout.decode(errors='replace'))}",
+            where=str(log),
+            next_command=f"less {log}",
+        )
     _write(await _certificates(plane), root / "certs")
     return await process.start(
         "envoy-gateway",
@@ -193,10 +201,6 @@ async def _controller(layout: Layout, plane: ControlPlane, program: Path) -> Pro
         ready=process.answers(_HEALTH),
         environment=environment,
     )
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return (done.stdout + done.stderr).decode(errors="replace").strip() or f"status {done.returncode}"
 
 
 def _configuration() -> Json:
@@ -228,14 +232,20 @@ def _write(data: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_bytes(base64.b64decode(value))
 
 
-async def _programmed(plane: ControlPlane, running: Process) -> str:
+async def _programmed(plane: ControlPlane, logs: Path) -> str:
     namespace, name = _GATEWAY
     gateway = (f"--namespace={namespace}", f"gateway/{name}")
     try:
         await plane.kubectl("wait", "--for=condition=Programmed", "--timeout=120s", *gateway)
     except ClusterError as error:
-        pods = await plane.kubectl("describe", "pods", f"--namespace={NAMESPACE}")
-        raise ClusterError(f"{error}\n{running.tail()}\n{pods[-2000:]}", where=f"Gateway {namespace}/{name}") from error
+        pods = logs / "envoy-gateway-pods.txt"
+        await anyio.Path(pods).write_text(await plane.kubectl("describe", "pods", f"--namespace={NAMESPACE}"))
+        raise ClusterError(
+            f"the Gateway is not programmed: {error.what}",
+            where=f"Gateway {namespace}/{name}",
+            expected="its condition Programmed within 120 s",
+            next_command=f"less {logs / 'envoy-gateway.log'} {pods}",
+        ) from error
     address = await plane.kubectl("get", "--output=jsonpath={.status.addresses[0].value}", *gateway)
     return f"http://{address}"
 
@@ -249,7 +259,7 @@ async def _accepts(url: str) -> None:
                     return
             except OSError:  # kube-proxy has not seen the Service's endpoint yet
                 await anyio.sleep(0.05)
-    raise ClusterError("the Gateway is programmed and does not accept connections", where=url)
+    raise ClusterError("the Gateway is programmed and accepts no connections", where=url, next_command=f"curl -v {url}")
 
 
 async def _image(cache: Path) -> images.Image:

@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,10 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 """
 
 
+class _BusyError(ClusterError):
+    """Another process starts or stops this node right now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A running holder.
@@ -119,6 +123,13 @@ async def stop(layout: Layout) -> bool:
         return await _end(layout)
 
 
+async def give_up(layout: Layout, holder: Holder) -> None:
+    """End this holder and remove what it left, unless another run has replaced it by its own or does so right now."""
+    with suppress(_BusyError), _lock(layout):
+        if _read_record(layout) == holder:
+            await _end(layout)
+
+
 def current(layout: Layout) -> Holder | None:
     """The holder that runs now, None if there is none."""
     holder = _read_record(layout)
@@ -133,7 +144,7 @@ async def held(layout: Layout) -> AsyncIterator[Holder]:
         yield holder
     finally:
         with anyio.CancelScope(shield=True):
-            await stop(layout)
+            await give_up(layout, holder)
 
 
 def enter(holder: Holder, command: Sequence[str]) -> list[str]:
@@ -233,7 +244,7 @@ def _lock(layout: Layout) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ClusterError(
+            raise _BusyError(
                 "another process starts or stops this node right now",
                 where=str(layout.state),
                 next_command="wait for it, or set SERVEPATH_NODE to another name",

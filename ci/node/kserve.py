@@ -118,7 +118,7 @@ async def start(layout: Layout, plane: ControlPlane, files: KServeFiles) -> KSer
     running = await _manager(layout, plane, files.manager, serving)
     try:
         await plane.kubectl.apply(webhooks(objects, plane.authority.pair.certificate.read_bytes()))
-        await _webhook_answers(plane)
+        await _webhook_answers(plane, running)
     except BaseException:
         await running.stop()
         raise
@@ -241,7 +241,7 @@ async def _manager(layout: Layout, plane: ControlPlane, program: Path, serving: 
     )
 
 
-async def _webhook_answers(plane: ControlPlane) -> None:
+async def _webhook_answers(plane: ControlPlane, running: Process) -> None:
     """Await a webhook's answer.
 
     The API server learns of a webhook a moment after it is applied, and until then lets everything pass. So the proof
@@ -259,7 +259,10 @@ async def _webhook_answers(plane: ControlPlane) -> None:
                     raise
             await anyio.sleep(0.1)
     raise ClusterError(
-        "KServe's webhooks do not answer", where=f"https://127.0.0.1:{_WEBHOOK_PORT}", expected="an answer within 60 s"
+        "KServe's webhooks do not answer",
+        where=f"https://127.0.0.1:{_WEBHOOK_PORT}",
+        expected="an answer within 60 s",
+        next_command=f"less {running.log}",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ci.node.said import one_line
 from servepath.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -41,8 +43,11 @@ class Kubectl:
         command = [str(self.program), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = await anyio.run_process(command, input=content, check=False, stderr=subprocess.PIPE)
         if done.returncode:
-            message = done.stderr.decode(errors="replace").strip()
-            raise ClusterError(f"kubectl {' '.join(arguments)} failed: {message}", where=str(self.kubeconfig))
+            raise ClusterError(
+                f"kubectl {arguments[0]} failed: {one_line(done.stderr.decode(errors='replace'))}",
+                where=str(self.kubeconfig),
+                next_command=shlex.join(command),
+            )
         return done.stdout.decode()
 
     async def apply(self, objects: Sequence[Mapping[str, Any]]) -> None:

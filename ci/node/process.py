@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
+from ci.node.said import last_line
 from servepath.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Probe = Callable[[], Awaitable[bool]]
 
-_LOG_LINES = 15
 _POLL_S = 0.05
 
 
@@ -38,9 +38,9 @@ class Process:
     log: Path
     popen: subprocess.Popen[bytes] = field(repr=False)
 
-    def tail(self) -> str:
-        """The last lines of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    def last_line(self) -> str:
+        """The last line of its log."""
+        return last_line(self.log.read_text(errors="replace"))
 
     async def stop(self, grace_s: float = 10) -> None:
         """Ask it to end, and kill it after `grace_s` seconds."""
@@ -77,7 +77,7 @@ async def start(  # noqa: PLR0913 - the parts of one started program
         timeout_s: how long to wait for it, in seconds.
 
     Raises:
-        ClusterError: it died or was not ready in time, with the last lines of its log.
+        ClusterError: it died or was not ready in time, with the last line of its log.
     """
     process = _spawn(name, command, logs, environment or {})
     try:
@@ -142,4 +142,4 @@ def listens(path: Path) -> Probe:
 
 
 def _failure(process: Process, what: str) -> ClusterError:
-    return ClusterError(f"{what}:\n{process.tail()}", where=str(process.log), next_command=f"less {process.log}")
+    return ClusterError(f"{what}: {process.last_line()}", where=str(process.log), next_command=f"less {process.log}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ci.node.said import last_line
 from servepath.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ async def build(program: GoProgram, cache: Path) -> Path:
     """Return the folder `<cache>/programs/<name>-<key>` that holds the program and its aliases, building it if missing.
 
     Raises:
-        ClusterError: Go is missing, a download failed or the code does not compile.
+        ClusterError: Go is missing, a download failed or the code does not compile. What Go said is in
+            `<cache>/programs/<name>.log`.
     """
     folder = target(program, cache)
     if folder.is_dir():
@@ -87,41 +90,42 @@ async def build(program: GoProgram, cache: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{program.name}-", dir=folder.parent))
     try:
-        await _go_build(program, scratch / program.name)
+        await _go_build(program, scratch / program.name, folder.parent / f"{program.name}.log")
         _publish(program, scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
-async def _go_build(program: GoProgram, output: Path) -> None:
+async def _go_build(program: GoProgram, output: Path, log: Path) -> None:
     folder = program.module
     if program.dependency:
-        folder = await _dependency_folder(program)
+        folder = await _dependency_folder(program, log)
     tags = [f"-tags={','.join(program.tags)}"] if program.tags else []
     ldflags = " ".join(("-s", "-w", *program.ldflags))
     await _go(
         program,
         ["go", "build", "-trimpath", "-buildvcs=false", *tags, f"-ldflags={ldflags}", f"-o={output}", program.package],
         folder,
+        log,
     )
 
 
-async def _dependency_folder(program: GoProgram) -> Path:
-    version = await _go(program, ["go", "list", "-m", "-f={{.Version}}", program.dependency], program.module)
+async def _dependency_folder(program: GoProgram, log: Path) -> Path:
+    version = await _go(program, ["go", "list", "-m", "-f={{.Version}}", program.dependency], program.module, log)
     download = ["go", "mod", "download", "-json", f"{program.dependency}@{version.strip()}"]
-    return Path(json.loads(await _go(program, download, program.module))["Dir"])
+    return Path(json.loads(await _go(program, download, program.module, log))["Dir"])
 
 
-async def _go(program: GoProgram, command: list[str], folder: Path) -> str:
+async def _go(program: GoProgram, command: list[str], folder: Path, log: Path) -> str:
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     done = await anyio.run_process(command, cwd=folder, env=environment, check=False, stderr=subprocess.PIPE)
     if done.returncode:
-        last_lines = "\n".join(done.stderr.decode(errors="replace").splitlines()[-15:])
+        await anyio.Path(log).write_bytes(done.stderr)
         raise ClusterError(
-            f"building {program.name} failed with status {done.returncode}:\n{last_lines}",
-            where=str(folder),
-            next_command=f"cd {folder} && {' '.join(command)}",
+            f"building {program.name} failed: {last_line(done.stderr.decode(errors='replace'))}",
+            where=str(log),
+            next_command=f"cd {folder} && {shlex.join(command)}",
         )
     return done.stdout.decode()
 

@@ -6,6 +6,8 @@ it deletes what it deployed.
 
 from __future__ import annotations
 
+import resource
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from secrets import token_urlsafe
@@ -19,25 +21,28 @@ from servepath.bench.model import BenchPlan
 from servepath.bench.slo import Slo, evaluate
 from servepath.checks.context import CheckContext
 from servepath.checks.run import smoke
+from servepath.cluster.client import read_kubeconfig
 from servepath.cluster.connect import connect
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.facts import node_facts
-from servepath.errors import CheckFailedError, ClusterError, SloMissedError, first_servepath_error
-from servepath.evidence import CheckResult, RunInfo, Verdict
+from servepath.cluster.model import Cluster
+from servepath.errors import CheckFailedError, InputError, SloMissedError, first_servepath_error
+from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.build import BuildOptions, build_and_push
 from servepath.modelcar.hub import download
 from servepath.modelcar.source import open_source
-from servepath.report.model import Report, report_error
+from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
 from servepath.report.write import write_report
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+from servepath.serving.refusals import refuse_unpinned
+from servepath.serving.render import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from servepath.bench.compare import BenchProgress
-    from servepath.cluster.model import Cluster
     from servepath.modelcar.model import Modelcar, ModelSource, Progress
     from servepath.stages import Stages
 
@@ -109,56 +114,125 @@ async def run(request: E2eRequest, info: RunInfo, stages: Stages) -> Report:
         The report as written. An error of servepath is in it, not raised: its exit code is the run's.
 
     Raises:
-        InputError: the report directory cannot be written.
+        InputError: the report directory cannot be written; found before anything is done, too.
         BaseException: whatever else ended the run, cancellation included; the report has been written.
     """
+    await anyio.to_thread.run_sync(begin_report, info, request.report_directory)
     job = _Job(request, stages, Report(info))
-    unexpected: BaseException | None = None
-    try:
-        await job.work()
-    except BaseException as error:  # noqa: BLE001 - every end of a run is reported, then raised again
-        known = first_servepath_error(error)
-        unexpected = None if known else error
-        job.report = replace(job.report, error=report_error(known or _interruption(error)))
+    await job.attempt(job.work)
     with anyio.CancelScope(shield=True):
-        await job.put_away()
-        await anyio.to_thread.run_sync(write_report, job.report, request.report_directory)
-    if unexpected is not None:
-        raise unexpected
-    return job.report
+        await job.attempt(job.diagnose)
+        await job.attempt(job.delete)
+        peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        run_info = replace(job.report.run, peak_memory_bytes=peak_memory_bytes)
+        report = replace(job.report, run=run_info, stages=stages.timings)
+        await anyio.to_thread.run_sync(_write, report, request.report_directory)
+    if job.ended_by is not None and first_servepath_error(job.ended_by) is None:
+        raise job.ended_by
+    return report
 
 
 def exit_code_of(report: Report) -> int:
     """Give a run's exit code: that of the error that ended it, 6 for a failed check, 7 for a missed objective."""
     if report.error is not None:
         return report.error.exit_code
-    if any(check.verdict is Verdict.FAIL for check in report.checks):
-        return CheckFailedError.exit_code
-    return SloMissedError.exit_code if report.verdict is Verdict.FAIL else 0
+    if report.verdict is Verdict.PASS:
+        return 0
+    is_check = report.comparison is None or any(check.verdict is Verdict.FAIL for check in report.checks)
+    return CheckFailedError.exit_code if is_check else SloMissedError.exit_code
 
 
-def stopped_report(info: RunInfo, stages: Stages, error: BaseException) -> Report:
-    """Give the report of a run that an error ended before there was a cluster to work on."""
-    known = first_servepath_error(error) or _interruption(error)
-    return Report(info, stages=stages.timings, error=report_error(known))
+def begin_report(info: RunInfo, directory: Path) -> None:
+    """Write a report that says that the run has not ended: a run that is killed leaves no `pass` of an earlier one.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    error = ReportError(
+        "the run has not come to its end",
+        where="",
+        expected="the report of a run that ended: this one is under way, or was killed",
+        next_command="",
+        exit_code=EXIT_INTERNAL,
+    )
+    write_report(Report(info, error=error), directory)
 
 
-def _interruption(error: BaseException) -> BaseException:
-    return KeyboardInterrupt() if isinstance(error, anyio.get_cancelled_exc_class()) else error
+@asynccontextmanager
+async def reporting(
+    info: RunInfo, directory: Path, stages: Callable[[], tuple[StageTiming, ...]] = tuple
+) -> AsyncIterator[None]:
+    """Write the report of what ends in this block by an error; the error goes on.
+
+    Args:
+        info: what is running.
+        directory: where the report goes.
+        stages: gives the stages that are over by then.
+    """
+    try:
+        yield
+    except BaseException as error:
+        report = Report(info, stages=stages(), error=_reported(error))
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_write, report, directory)
+        raise
+
+
+def _reported(error: BaseException) -> ReportError:
+    """An end of a run as its report shows it; cancellation is how Ctrl-C arrives here."""
+    known = first_servepath_error(error)
+    if known is None and isinstance(error, anyio.get_cancelled_exc_class()):
+        return report_error(KeyboardInterrupt())
+    return report_error(known or error)
+
+
+def _write(report: Report, directory: Path) -> None:
+    """Write the report; where that fails, what had ended the run is not lost."""
+    try:
+        write_report(report, directory)
+    except InputError as error:
+        if report.error is None:
+            raise
+        raise InputError(
+            f"{error.what}; the run had stopped before: {report.error.what}",
+            where=error.where,
+            expected=error.expected,
+            next_command=error.next_command,
+        ) from error
 
 
 @dataclass(slots=True)
 class _Job:
-    """One run under way: `report` is what it has learnt so far, so that a run that stops reports as much."""
+    """One run under way.
+
+    Attributes:
+        request: what to prove, and where.
+        stages: the clock.
+        report: what it has learnt so far, so that a run that stops reports as much.
+        cluster: where there may be something to delete, None before it was found.
+        spec: what is deployed there.
+        ended_by: the first thing that went wrong.
+    """
 
     request: E2eRequest
     stages: Stages
     report: Report
     cluster: Cluster | None = None
     spec: ServingSpec | None = None
+    ended_by: BaseException | None = None
+
+    async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step; what ends it is kept, and is the run's own error only when that had none before."""
+        try:
+            await step()
+        except BaseException as error:  # noqa: BLE001 - every end of a run is reported, then raised again
+            if self.ended_by is None:
+                self.ended_by = error
+                self.report = replace(self.report, error=_reported(error))
 
     async def work(self) -> None:
         """Take every stage in order; the two paths are deployed side by side, since an engine's start dominates."""
+        self.refuse()
         source = await self.open_model()
         modelcar = await self.push(source)
         cluster = await self.connect()
@@ -169,6 +243,18 @@ class _Job:
         endpoints = {endpoint.path: endpoint for endpoint in self.report.deployments}
         await self.smoke(cluster, spec, endpoints)
         await self.bench(endpoints)
+
+    def refuse(self) -> None:
+        """Refuse what could not be deployed before gigabytes are pushed.
+
+        Raises:
+            UsageError: a name is no DNS label, or the engine is not pinned.
+            ClusterError: the kubeconfig is not usable.
+        """
+        request = self.request
+        check_names(request.namespace, request.name)
+        refuse_unpinned(request.engine_image, where="engine image")
+        read_kubeconfig(Cluster(request.kubeconfig, request.registry, request.gateway_url, context=request.context))
 
     async def open_model(self) -> ModelSource:
         """Validate the model, downloading it first where it comes from the Hub."""
@@ -287,20 +373,14 @@ class _Job:
         """Keep results for the report."""
         self.report = replace(self.report, checks=(*self.report.checks, *results))
 
-    async def put_away(self) -> None:
-        """Keep what a failed run needs to be understood, then delete what was deployed unless it is to be kept.
+    async def diagnose(self) -> None:
+        """Keep what a failed run needs to be understood."""
+        if self.cluster is not None and self.spec is not None and self.report.failures:
+            with self.stages.stage("diagnostics"):
+                await collect(self.cluster, self.spec.namespace, self.request.report_directory / DIAGNOSTICS)
 
-        An error here is the run's own only when it had none.
-        """
-        if self.cluster is not None and self.spec is not None:
-            if self.report.failures:
-                with self.stages.stage("diagnostics"):
-                    await collect(self.cluster, self.spec.namespace, self.request.report_directory / DIAGNOSTICS)
-            if not self.request.keep:
-                try:
-                    with self.stages.stage("delete"):
-                        await delete(self.cluster, self.spec.namespace, self.spec.name)
-                except ClusterError as error:
-                    if self.report.error is None:
-                        self.report = replace(self.report, error=report_error(error))
-        self.report = replace(self.report, stages=self.stages.timings)
+    async def delete(self) -> None:
+        """Delete what was deployed, unless it is to be kept."""
+        if self.cluster is not None and self.spec is not None and not self.request.keep:
+            with self.stages.stage("delete"):
+                await delete(self.cluster, self.spec.namespace, self.spec.name)

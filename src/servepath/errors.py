@@ -15,6 +15,7 @@ ServepathError            1
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -29,13 +30,14 @@ class ServepathError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    next_command: str = ""
 
     def __init__(self, what: str, *, where: str = "", expected: str = "", next_command: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.expected = expected
-        self.next_command = next_command
+        self.next_command = next_command or self.next_command
 
     def __str__(self) -> str:
         parts = [f"{self.where}: {self.what}" if self.where else self.what]
@@ -50,6 +52,7 @@ class UsageError(ServepathError):
     """The command line asks for something that cannot be."""
 
     exit_code = 2
+    next_command = "servepath --help"
 
 
 class InputError(ServepathError):
@@ -94,10 +97,25 @@ class PromotionRolledBackError(ServepathError):
     exit_code = 9
 
 
+_REFUSED_BY_THE_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+)
+
+
 def first_servepath_error(error: BaseException) -> ServepathError | None:
-    """Give the error to tell the user, looked for inside the groups that task groups make."""
+    """Give the error to tell the user, looked for inside the groups that task groups make.
+
+    A disk that is full or cannot be written is no fault of servepath, wherever it is met: that is an InputError.
+    """
     if isinstance(error, ServepathError):
         return error
+    if isinstance(error, OSError) and error.errno in _REFUSED_BY_THE_DISK and error.strerror:
+        return InputError(
+            error.strerror,
+            where=str(error.filename or ""),
+            expected="a place that can be written, on a disk with room",
+            next_command=f"ls -ld {error.filename or '.'}; df -h .",
+        )
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             if (found := first_servepath_error(inner)) is not None:

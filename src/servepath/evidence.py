@@ -59,6 +59,7 @@ class RunInfo:
         started_at: RFC 3339, UTC.
         command: the command line, secrets never included.
         node: facts of the node: CPU model, cores, memory, kernel, kubelet version.
+        peak_memory_bytes: the most memory that this process of servepath held (`ru_maxrss`); 0 when it is not known.
     """
 
     git_revision: str
@@ -66,3 +67,4 @@ class RunInfo:
     started_at: str
     command: str
     node: dict[str, Any] = field(default_factory=dict)
+    peak_memory_bytes: int = 0

@@ -16,7 +16,8 @@ from servepath.cli.running import run
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.facts import node_facts
 from servepath.cluster.model import Cluster
-from servepath.evidence import CheckResult
+from servepath.errors import CheckFailedError
+from servepath.evidence import CheckResult, Verdict
 from servepath.serving.render import manifests_directory
 
 
@@ -76,7 +77,10 @@ def platform_command(
             await platform.install(cluster, platform.read_lock(lock_file()), manifests_directory(), progress=_show)
         return await platform.check(cluster)
 
-    show_checks(run(work), as_json=as_json)
+    results = run(work)
+    show_checks(results, as_json=as_json)
+    if any(result.verdict is Verdict.FAIL for result in results):
+        raise typer.Exit(CheckFailedError.exit_code)
 
 
 def _show(step: platform.Step) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ def run_info(command: str = "") -> RunInfo:
         git_revision=_git_revision(),
         lock_digest=f"sha256:{hashlib.sha256(lock_file().read_bytes()).hexdigest()}",
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command or " ".join(["servepath", *sys.argv[1:]]),
+        command=command or shlex.join(["servepath", *sys.argv[1:]]),
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from servepath.bench.slo import Slo
 from servepath.cli.defaults import base_image, build_options, engine_image, run_info
+from servepath.cli.modelcar import name_one_model
 from servepath.cli.options import (
     BaseImage,
     Context,
@@ -34,7 +35,6 @@ from servepath.cli.progress import show_stages
 from servepath.cli.running import run
 from servepath.e2e import E2eRequest, exit_code_of
 from servepath.e2e import run as run_e2e
-from servepath.errors import UsageError
 from servepath.report.model import Report
 from servepath.serving.profiles import profile_named
 from servepath.stages import Stages
@@ -78,8 +78,7 @@ def e2e_command(
     origin_unix_s = time.time()
 
     async def work() -> Report:
-        if (source is None) == (not hub):
-            raise UsageError("name one model", where="--source and --hub", expected="exactly one of them")
+        name_one_model(source, hub)
         request = E2eRequest(
             kubeconfig=kubeconfig,
             registry=registry,
@@ -105,15 +104,7 @@ def e2e_command(
         with show_stages(stderr_console()) as observer:
             return await run_e2e(request, run_info(), Stages(observer, origin_unix_s))
 
-    finish_e2e(run(work), report)
-
-
-def finish_e2e(report: Report, directory: Path) -> None:
-    """Print what a run came to, and end with its exit code.
-
-    Raises:
-        typer.Exit: the verdict is `fail`.
-    """
-    print_outcome(report, directory)
-    if code := exit_code_of(report):
+    outcome = run(work)
+    print_outcome(outcome, report)
+    if code := exit_code_of(outcome):
         raise typer.Exit(code)

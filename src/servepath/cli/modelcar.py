@@ -20,6 +20,7 @@ from servepath.modelcar.source import open_source
 if TYPE_CHECKING:
     from servepath.modelcar.model import Modelcar, ModelSource
 
+_HELP = "servepath modelcar --help"
 Layout = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an OCI layout into this directory.")]
 Push = Annotated[str, typer.Option(metavar="HOST/REPOSITORY", help="Push to this repository, streaming.")]
 
@@ -42,14 +43,36 @@ def modelcar_command(
 
     async def work() -> Modelcar:
         if (layout is None) == (not push):
-            raise UsageError("say where the modelcar goes", where="--layout and --push", expected="exactly one of them")
+            raise UsageError(
+                "say where the modelcar goes",
+                where="--layout and --push",
+                expected="exactly one of them",
+                next_command=_HELP,
+            )
+        host, _, repository = push.partition("/")
+        if push and not repository:
+            raise UsageError("no repository", where=push, expected="HOST/REPOSITORY", next_command=_HELP)
         model = await open_model(source, hub)
         if layout is not None:
             return await build_layout(model, base_image(base), layout, build=build_options())
-        host, _, repository = push.partition("/")
         return await build_and_push(model, base_image(base), host, repository, build=build_options())
 
     _show(run(work), as_json=as_json)
+
+
+def name_one_model(directory: Path | None, hub: str) -> None:
+    """Refuse the options of no model, or of two.
+
+    Raises:
+        UsageError: not exactly one was named.
+    """
+    if (directory is None) == (not hub):
+        raise UsageError(
+            "name one model",
+            where="--source and --hub",
+            expected="exactly one of them",
+            next_command=_HELP,
+        )
 
 
 async def open_model(directory: Path | None, hub: str) -> ModelSource:
@@ -59,8 +82,7 @@ async def open_model(directory: Path | None, hub: str) -> ModelSource:
         UsageError: none was named, or two.
         InputError: it is not usable.
     """
-    if (directory is None) == (not hub):
-        raise UsageError("name one model", where="--source and --hub", expected="exactly one of them")
+    name_one_model(directory, hub)
     if directory is None:
         return await download(hub)
     return await anyio.to_thread.run_sync(open_source, directory)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
-from servepath.errors import CheckFailedError, ServepathError
+from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
+from servepath.report.document import NOT_XML, redact, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +26,28 @@ if TYPE_CHECKING:
 MARKS = {Verdict.PASS: ("ok", "green"), Verdict.FAIL: ("FAIL", "red"), Verdict.SKIP: ("skip", "yellow")}
 
 
+@cache
 def stderr_console() -> Console:
-    """Where everything for a person goes; standard output is kept for results."""
+    """Where everything for a person goes; standard output is kept for results.
+
+    There is one: a live display on it keeps what is printed by it, and overwrites what any other console prints.
+    """
     return Console(stderr=True)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: dataclasses as objects, without the fields that are never shown (`repr=False`)."""
+    """A value as JSON can hold it: dataclasses as objects, without the fields that are never shown (`repr=False`).
+
+    JSON has no infinity and no NaN: they are null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, PurePath):
         return str(value)
     return value
@@ -44,7 +55,7 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def print_text(text: str) -> None:
@@ -63,15 +74,16 @@ def print_fields(title: str, fields: dict[str, Any]) -> None:
 
 def console_line(text: str) -> None:
     """One line for a person."""
-    stderr_console().print(Text(text), soft_wrap=True, highlight=False)
+    stderr_console().print(Text(printable(text)), soft_wrap=True, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Give the text without control characters and halves of surrogate pairs: what an engine said is not trusted."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def show_checks(results: Sequence[CheckResult], *, as_json: bool) -> None:
-    """Print checks, as lines or as JSON.
-
-    Raises:
-        typer.Exit: a check failed; the code is that of `CheckFailedError`.
-    """
+    """Print checks, as lines or as JSON."""
     if as_json:
         print_json(results)
     else:
@@ -80,14 +92,26 @@ def show_checks(results: Sequence[CheckResult], *, as_json: bool) -> None:
     failed = [result for result in results if result.verdict is Verdict.FAIL]
     if failed:
         console_line(f"{len(failed)} of {len(results)} checks failed")
-        raise typer.Exit(CheckFailedError.exit_code)
+
+
+def without_secrets(results: Sequence[CheckResult], secrets: Sequence[str]) -> tuple[CheckResult, ...]:
+    """Give the checks with every secret in their texts replaced: an engine may say back what it was sent."""
+    return tuple(
+        dataclasses.replace(
+            result,
+            expected=redact(result.expected, secrets),
+            seen=redact(result.seen, secrets),
+            next_command=redact(result.next_command, secrets),
+        )
+        for result in results
+    )
 
 
 def check_line(result: CheckResult) -> Text:
     """One check as one line, with what to do next when it failed."""
     mark, style = MARKS[result.verdict]
     line = Text.assemble((f"{mark:>4} ", style), f"{result.subject:<8}{result.name:<34}{result.duration_s:6.2f} s  ")
-    line.append(result.seen, style="dim")
+    line.append(printable(result.seen), style="dim")
     if result.verdict is Verdict.FAIL:
         line.append(f"\n       expected {result.expected}")
         if result.next_command:
@@ -98,7 +122,8 @@ def check_line(result: CheckResult) -> Text:
 def print_error(error: ServepathError) -> None:
     """An error as a person reads it: what and where, what was expected, what to type next."""
     console = stderr_console()
-    message = Text.assemble(("error ", "bold red"), f"{error.where}: {error.what}" if error.where else error.what)
+    where = f"{error.where}: " if error.where else ""
+    message = Text.assemble(("error ", "bold red"), printable(f"{where}{error.what}"))
     if error.expected:
         message.append(f"\n      expected {error.expected}")
     if error.next_command:
@@ -109,12 +134,12 @@ def print_error(error: ServepathError) -> None:
 def print_outcome(report: Report, directory: Path) -> None:
     """What a run came to: the error that ended it or what failed, the finding, and where the report is."""
     console = stderr_console()
+    secrets = secrets_of(report)
     if report.error is not None:
-        error = report.error
-        print_error(
-            ServepathError(error.what, where=error.where, expected=error.expected, next_command=error.next_command)
-        )
-    for check in report.checks:
+        said = redact(dataclasses.asdict(report.error), secrets)
+        del said["exit_code"]
+        print_error(ServepathError(said.pop("what"), **said))
+    for check in without_secrets(report.checks, secrets):
         if check.verdict is Verdict.FAIL:
             console.print(check_line(check), soft_wrap=True, highlight=False)
     if report.comparison is not None:

@@ -10,17 +10,17 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from servepath.evidence import StageTiming, Verdict
+from servepath.cli.output import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
 
+    from servepath.evidence import StageTiming
     from servepath.stages import StageObserver
 
 NAME_WIDTH = 16
-MARKS = {Verdict.PASS: ("ok", "green"), Verdict.FAIL: ("FAIL", "red"), Verdict.SKIP: ("skip", "yellow")}
 
 
 def _line(timing: StageTiming) -> Text:
@@ -81,7 +81,7 @@ class LiveDisplay:
                     (detail, "dim"),
                     overflow="ellipsis",
                 )
-                for name, (began, detail) in self._running.items()
+                for name, (began, detail) in tuple(self._running.items())  # another thread draws
             )
         )
 

@@ -34,7 +34,8 @@ def report_command(
     async def work() -> dict[str, Any]:
         document = await anyio.to_thread.run_sync(load_report, directory)
         if recomputed:
-            await anyio.to_thread.run_sync(partial(_check_numbers, document, directory))
+            folder = directory if directory.is_dir() else directory.parent
+            await anyio.to_thread.run_sync(partial(_check_numbers, document, folder))
         return document
 
     document = run(work)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
 import typer
 
 from servepath.cli.defaults import run_info
 from servepath.cli.output import console_line
-from servepath.e2e import exit_code_of
+from servepath.e2e import begin_report, exit_code_of, reporting
 from servepath.report.model import Report
 from servepath.report.write import write_report
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from servepath.bench.model import Comparison
@@ -21,22 +25,39 @@ if TYPE_CHECKING:
     from servepath.serving.model import Endpoint
 
 
+@asynccontextmanager
+async def stage_report(directory: Path | None) -> AsyncIterator[None]:
+    """Find out whether the report can be written before there is anything to write, and report an error of the block.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    if directory is None:
+        yield
+        return
+    info = run_info()
+    await anyio.to_thread.run_sync(begin_report, info, directory)
+    async with reporting(info, directory):
+        yield
+
+
 def finish(
-    directory: Path,
+    directory: Path | None,
     cluster: Cluster,
     deployments: tuple[Endpoint, ...],
     *,
     checks: tuple[CheckResult, ...] = (),
     comparison: Comparison | None = None,
 ) -> None:
-    """Write the report of one stage and end with its exit code.
+    """Write the report of one stage, if one is wanted, and end with the exit code of what it found.
 
     Raises:
         typer.Exit: the verdict is `fail`.
         InputError: the directory cannot be written.
     """
     report = Report(run_info(), cluster=cluster, deployments=deployments, checks=checks, comparison=comparison)
-    write_report(report, directory)
-    console_line(f"{report.verdict}: {directory}/report.html")
+    if directory is not None:
+        write_report(report, directory)
+        console_line(f"{report.verdict}: {directory}/report.html")
     if code := exit_code_of(report):
         raise typer.Exit(code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import anyio
 import typer
 
-from servepath.cli.output import print_error, stderr_console
+from servepath.cli.output import console_line, print_error
 from servepath.errors import ServepathError, first_servepath_error
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ class InterruptedByUserError(Exception):
 async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
     """Run `work`; the first SIGINT or SIGTERM cancels it, so that it tears down and still writes its report."""
     results: list[T] = []
-
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
-                    stderr_console().print("interrupted: putting away what was started")
+                    console_line("interrupted: putting away what was started")
                     group.cancel_scope.cancel()
 
         group.start_soon(watch)
@@ -43,12 +42,6 @@ async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
     if not results:
         raise InterruptedByUserError
     return results[0]
-
-
-def exit_with(error: ServepathError) -> NoReturn:
-    """Print the error and end the command with the exit code of its class."""
-    print_error(error)
-    raise typer.Exit(error.exit_code) from None
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -61,11 +54,12 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         return anyio.run(_until_signal, work)
     except InterruptedByUserError:
         raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
-    except (ServepathError, BaseExceptionGroup) as error:
+    except (ServepathError, OSError, BaseExceptionGroup) as error:
         found = first_servepath_error(error)
         if found is None:
             raise
-        exit_with(found)
+        print_error(found)
+        raise typer.Exit(found.exit_code) from None
 
 
 def run_app(app: typer.Typer) -> NoReturn:

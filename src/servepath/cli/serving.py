@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
@@ -33,9 +34,9 @@ from servepath.cli.options import (
     Repository,
     Source,
 )
-from servepath.cli.output import console_line, print_fields, print_json, show_checks
+from servepath.cli.output import console_line, print_fields, print_json, show_checks, without_secrets
 from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
-from servepath.cli.reporting import finish
+from servepath.cli.reporting import finish, stage_report
 from servepath.cli.running import run
 from servepath.errors import ClusterError, UsageError
 from servepath.modelcar.build import build_and_push
@@ -43,11 +44,17 @@ from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
 from servepath.serving.find import find
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
 from servepath.serving.profiles import profile_named
+from servepath.serving.render import check_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servepath.bench.model import Comparison
     from servepath.cluster.model import Cluster
     from servepath.evidence import CheckResult
+
+API_KEY = "SERVEPATH_API_KEY"
+"""The environment variable of the key: an option would show it to everybody who lists processes."""
 
 OnePath = Annotated[ServingPath, typer.Option("--path", help="The serving path.")]
 SomePath = Annotated[ServingPath | None, typer.Option("--path", help="One serving path; both when not given.")]
@@ -72,7 +79,6 @@ def deploy_command(
     gateway_class: GatewayClass = "agentgateway",
     gateway_url: GatewayUrl = "",
     context: Context = "",
-    api_key: Annotated[str, typer.Option(envvar="SERVEPATH_API_KEY", hidden=True)] = "",
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -84,15 +90,17 @@ def deploy_command(
     Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
     """
     profile = profile_named(profile_name)
+    if modelcar and (source or hub):
+        raise UsageError(
+            "name one model",
+            where="--modelcar, --source and --hub",
+            expected="exactly one of them",
+            next_command="servepath deploy --help",
+        )
 
     async def work() -> Endpoint:
-        reference = modelcar
-        if not modelcar:
-            if not registry:
-                raise UsageError("a model needs a registry to be pushed to", where="--registry", expected="host[:port]")
-            model = await open_model(source, hub)
-            pushed = await build_and_push(model, base_image(base), registry, repository, build=build_options())
-            reference = pushed.reference
+        check_names(namespace, name)
+        reference = modelcar or await _pushed(source, hub, registry, repository, base)
         cluster = await Connection(kubeconfig, registry, gateway_class, gateway_url, context).open()
         spec = ServingSpec(
             namespace=namespace,
@@ -103,7 +111,7 @@ def deploy_command(
             profile=profile,
         )
         if path is ServingPath.RAW:
-            return await deploy_raw(cluster, spec, api_key or token_urlsafe(32))
+            return await deploy_raw(cluster, spec, os.environ.get(API_KEY) or token_urlsafe(32))
         return await deploy_kserve(cluster, spec)
 
     endpoint = run(work)
@@ -119,6 +127,20 @@ def deploy_command(
                 "first completion": f"after {endpoint.ready_s:.1f} s",
             },
         )
+
+
+async def _pushed(source: Path | None, hub: str, registry: str, repository: str, base: str) -> str:
+    """Build the model's modelcar, push it, and give its reference."""
+    if not registry:
+        raise UsageError(
+            "a model needs a registry to be pushed to",
+            where="--registry",
+            expected="host[:port], or --modelcar",
+            next_command="servepath deploy --help",
+        )
+    model = await open_model(source, hub)
+    modelcar = await build_and_push(model, base_image(base), registry, repository, build=build_options())
+    return modelcar.reference
 
 
 def smoke_command(
@@ -140,25 +162,27 @@ def smoke_command(
 
     Example: servepath smoke --kubeconfig ./kubeconfig --report ./report
     """
+    profile = profile_named(profile_name)
     connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
 
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], tuple[CheckResult, ...]]:
-        cluster = await connection.open()
-        spec, endpoints = await _find(cluster, namespace, name, path, profile_named(profile_name))
-        checking = CheckContext(
-            cluster=cluster,
-            spec=spec,
-            modelcar_digest=spec.modelcar_reference.partition("@")[2],
-            raw=endpoints.get(ServingPath.RAW),
-            kserve=endpoints.get(ServingPath.KSERVE),
-            expected_answer=expected_answer,
-        )
-        return cluster, endpoints, await smoke(checking, _quiet)
+        async with stage_report(report):
+            cluster = await connection.open()
+            spec, endpoints = await _find(cluster, namespace, name, path, profile)
+            checking = CheckContext(
+                cluster=cluster,
+                spec=spec,
+                modelcar_digest=spec.modelcar_reference.partition("@")[2],
+                raw=endpoints.get(ServingPath.RAW),
+                kserve=endpoints.get(ServingPath.KSERVE),
+                expected_answer=expected_answer,
+            )
+            return cluster, endpoints, await smoke(checking, _quiet)
 
     cluster, endpoints, results = run(work)
-    if report is not None:
-        finish(report, cluster, tuple(endpoints.values()), checks=results)
-    show_checks(results, as_json=as_json)
+    keys = tuple(endpoint.api_key for endpoint in endpoints.values() if endpoint.api_key)
+    show_checks(without_secrets(results, keys), as_json=as_json)
+    finish(report, cluster, tuple(endpoints.values()), checks=results)
 
 
 def bench_command(
@@ -187,24 +211,25 @@ def bench_command(
 
     Example: servepath bench --kubeconfig ./kubeconfig --report ./report
     """
+    profile = profile_named(profile_name)
     connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
     plan = plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed)
 
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], Comparison]:
-        cluster = await connection.open()
-        _, endpoints = await _find(cluster, namespace, name, path, profile_named(profile_name))
-        named = {str(one): endpoint for one, endpoint in endpoints.items()}
-        if path is not None:
-            named = {f"{path}-a": endpoints[path], f"{path}-b": endpoints[path]}
-        return cluster, endpoints, await compare(named, plan, lambda progress: console_line(progress.step))
+        async with stage_report(report):
+            cluster = await connection.open()
+            _, endpoints = await _find(cluster, namespace, name, path, profile)
+            named = {str(one): endpoint for one, endpoint in endpoints.items()}
+            if path is not None:
+                named = {f"{path}-a": endpoints[path], f"{path}-b": endpoints[path]}
+            return cluster, endpoints, await compare(named, plan, lambda progress: console_line(progress.step))
 
     cluster, endpoints, comparison = run(work)
     if as_json:
         print_json(comparison)
     else:
         console_line(comparison.headline)
-    if report is not None:
-        finish(report, cluster, tuple(endpoints.values()), comparison=comparison)
+    finish(report, cluster, tuple(endpoints.values()), comparison=comparison)
 
 
 def delete_command(
@@ -236,11 +261,11 @@ async def _find(
     """Find the wanted paths; both must serve the same model on the same engine."""
     wanted = tuple(ServingPath) if path is None else (path,)
     found = {one: await find(cluster, namespace, name, one, profile) for one in wanted}
-    specs = {spec for spec, _ in found.values()}
-    if len(specs) > 1:
+    served = {(spec.modelcar_reference, spec.engine_image, spec.served_model_name) for spec, _ in found.values()}
+    if len(served) > 1:
         raise ClusterError(
             "the two paths do not serve the same model on the same engine",
             where=f"namespace {namespace}",
             next_command="servepath deploy --help",
         )
-    return specs.pop(), {one: endpoint for one, (_, endpoint) in found.items()}
+    return found[wanted[0]][0], {one: endpoint for one, (_, endpoint) in found.items()}

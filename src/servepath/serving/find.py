@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from servepath.cluster.client import kubernetes
@@ -13,7 +14,7 @@ from servepath.serving.readiness import host_when_ready
 from servepath.serving.render import engine_container
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lightkube import AsyncClient
 
@@ -36,16 +37,25 @@ async def find(
         profile: what it was deployed with: the cluster does not know its name.
 
     Raises:
-        ClusterError: the path is not deployed, or not ready.
+        ClusterError: the path is not deployed, not ready, or not as servepath deploys it.
     """
     async with kubernetes(cluster) as client:
         engine = await _read(client, namespace, _KINDS[path], f"{name}-{path}")
-        host = await _host(client, namespace, engine, path)
-        api_key = await _api_key(client, namespace, f"{name}-{path}") if path is ServingPath.RAW else ""
+        with _as_deployed(engine):
+            return await _found(client, cluster, engine, path, profile)
+
+
+async def _found(
+    client: AsyncClient, cluster: Cluster, engine: Json, path: ServingPath, profile: Profile
+) -> tuple[ServingSpec, Endpoint]:
+    """Put together what the objects around the engine's say."""
+    object_name, namespace = engine["metadata"]["name"], engine["metadata"]["namespace"]
+    host = await _host(client, engine, path)
+    api_key = await _api_key(client, namespace, object_name) if path is ServingPath.RAW else ""
     container = engine_container(engine, path)
     spec = ServingSpec(
         namespace=namespace,
-        name=name,
+        name=object_name.removesuffix(f"-{path}"),
         served_model_name=_model_name(container, engine),
         modelcar_reference=_modelcar_reference(engine, path),
         engine_image=container["image"],
@@ -58,13 +68,27 @@ async def find(
         host=host,
         model=spec.served_model_name,
         namespace=namespace,
-        workload=f"{name}-{path}" if path is ServingPath.RAW else f"{name}-{path}-predictor",
+        workload=object_name if path is ServingPath.RAW else f"{object_name}-predictor",
         modelcar_digest=spec.modelcar_reference.partition("@")[2],
         engine_image=spec.engine_image,
         ready_s=0.0,
         api_key=api_key,
     )
     return spec, endpoint
+
+
+@contextmanager
+def _as_deployed(engine: Json) -> Iterator[None]:
+    """Refuse an object of the right name that servepath did not make, or that was changed since."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError) as error:
+        metadata = engine["metadata"]
+        raise ClusterError(
+            f"not as servepath deploys it: {type(error).__name__} {error}",
+            where=f"{metadata['namespace']}/{metadata['name']}",
+            next_command="servepath deploy --help",
+        ) from error
 
 
 async def _read(client: AsyncClient, namespace: str, kind: str, name: str) -> Json:
@@ -74,8 +98,8 @@ async def _read(client: AsyncClient, namespace: str, kind: str, name: str) -> Js
     return found
 
 
-async def _host(client: AsyncClient, namespace: str, engine: Json, path: ServingPath) -> str:
-    name = engine["metadata"]["name"]
+async def _host(client: AsyncClient, engine: Json, path: ServingPath) -> str:
+    name, namespace = engine["metadata"]["name"], engine["metadata"]["namespace"]
     if path is ServingPath.RAW:
         route = await _read(client, namespace, "HTTPRoute", name)
         return str(route["spec"]["hostnames"][0])
@@ -102,6 +126,7 @@ def _model_name(container: Mapping[str, Any], engine: Json) -> str:
         "the engine is not told its model's name",
         where=engine["metadata"]["name"],
         expected=f"an argument {_MODEL_NAME}…",
+        next_command="servepath deploy --help",
     )
 
 

@@ -108,10 +108,19 @@ def check_spec(spec: ServingSpec) -> None:
     """
     refuse_unpinned(spec.engine_image, where="engine image")
     refuse_unpinned(spec.modelcar_reference, where="modelcar")
+    check_names(spec.namespace, spec.name)
+
+
+def check_names(namespace: str, name: str) -> None:
+    """Refuse names of which the hostnames cannot be made.
+
+    Raises:
+        UsageError: they do not fit a DNS label.
+    """
     for path in ServingPath:
-        label = f"{object_name(spec, path)}-{spec.namespace}"
+        label = f"{name}-{path.value}-{namespace}"
         # KServe's own objects of the path add "-predictor" to the name.
-        longest = max(len(label), len(object_name(spec, path)) + len("-predictor"))
+        longest = max(len(label), len(f"{name}-{path.value}-predictor"))
         if not _LABEL.match(label) or longest > _LABEL_LENGTH:
             raise UsageError(
                 f"{label!r} is not a DNS label",

@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
-import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.node.tiny_model import write_tiny_model
-from servepath.cli import main
+from servepath.report.write import write_report
+from tests.unit.report.example_runs import failed_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from tests.unit.cli.conftest import Servepath
 
 COMMANDS = ("modelcar", "cluster", "platform", "deploy", "delete", "smoke", "bench", "report", "e2e")
 DIGEST = f"sha256:{'0' * 64}"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Servepath: TypeAlias = "Callable[..., Ended]"
-
-
-@pytest.fixture
-def servepath(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Servepath:
-    """Run the command line as its entry point does."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["servepath", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return run
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    directory = tmp_path / "tiny"
-    write_tiny_model(directory)
-    return directory
-
-
-@pytest.fixture
-def nobody() -> str:
-    """The address of a loopback port that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.fixture
-def kubeconfig(tmp_path: Path, nobody: str) -> Path:
-    path = tmp_path / "kubeconfig"
-    cluster = {"name": "c", "cluster": {"server": f"http://{nobody}"}}
-    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [cluster],
-        "contexts": [context],
-        "users": [{"name": "u", "user": {}}],
-        "current-context": "x",
-    }
-    path.write_text(json.dumps(document))
-    return path
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -101,6 +40,15 @@ def test_every_command_explains_itself(servepath: Servepath, command: str) -> No
         (["deploy", "--path", "raw", "--kubeconfig", "k", "--profile", "huge"], 2, "no profile is named 'huge'"),
         (["bench", "--kubeconfig", "k", "--blocks", "1"], 2, "blocks is 1"),
         (["cluster", "--kubeconfig", "nowhere"], 5, "nowhere"),
+        (["modelcar", "--source", "x", "--push", "host-alone"], 2, "expected HOST/REPOSITORY"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--modelcar", "m", "--hub", "h"], 2, "exactly one of them"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--source", "m"], 2, "a model needs a registry"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--namespace", "Not_A_Label"], 2, "is not a DNS label"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--api-key", "x"], 2, "No such option"),
+        (["e2e", "--kubeconfig", "k", "--registry", "r"], 2, "expected exactly one of them"),
+        (["smoke", "--kubeconfig", "k", "--report", __file__], 3, "the report cannot be written"),
+        (["bench", "--kubeconfig", "k", "--report", f"{__file__}/x"], 3, "the report cannot be written"),
+        (["cluster", "--kubeconfig", "k", "--diagnostics", __file__], 3, "File exists"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
@@ -111,6 +59,7 @@ def test_a_mistake_gives_one_message_and_its_class_of_exit_code(
     assert done.returncode == exit_code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "next: " in done.stderr or "Try '" in done.stderr
 
 
 def test_a_registry_that_is_down_is_exit_code_4(servepath: Servepath, model: Path, nobody: str) -> None:
@@ -160,3 +109,68 @@ def test_a_report_that_failed_is_printed_with_exit_code_6(
     assert done.returncode == 6
     assert "fail" in done.stdout.lower()
     assert json.loads(servepath("report", str(report), "--json").stdout)["schema"] == "servepath/v1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--namespace", "Not_A_Label"], 2, "is not a DNS label"),
+        (["--engine-image", "engine:latest"], 2, "is not pinned by digest"),
+        (["--context", "nope"], 5, "Context 'nope' not found"),
+        (["--kubeconfig", __file__], 5, "not a kubeconfig"),
+        (["--kubeconfig", "nowhere"], 5, "nowhere"),
+    ],
+)
+def test_e2e_refuses_what_cannot_be_deployed_before_the_model_is_read(
+    servepath: Servepath,
+    kubeconfig: Path,
+    nobody: str,
+    tmp_path: Path,
+    arguments: list[str],
+    exit_code: int,
+    message: str,
+) -> None:
+    done = servepath(
+        *("e2e", "--source", "not-read", "--kubeconfig", str(kubeconfig), "--registry", nobody),
+        *("--base-image", f"{nobody}/busybox@{DIGEST}", "--engine-image", f"{nobody}/engine@{DIGEST}"),
+        *("--report", str(tmp_path / "report"), *arguments),
+    )
+    assert done.returncode == exit_code, done.stderr
+    assert message in done.stderr
+    assert "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert document["error"]["exit_code"] == exit_code
+    assert document["stages"] == []
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_report_path_that_is_a_file_is_refused_before_anything_is_done(
+    servepath: Servepath, kubeconfig: Path, nobody: str, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = servepath(
+        *("e2e", "--source", "not-read", "--kubeconfig", str(kubeconfig), "--registry", nobody),
+        *("--report", f"{tmp_path}/file{below}"),
+    )
+    assert done.returncode == 3
+    assert "the report cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_stage_that_an_error_ends_reports_it(servepath: Servepath, kubeconfig: Path, tmp_path: Path) -> None:
+    done = servepath("smoke", "--kubeconfig", str(kubeconfig), "--report", str(tmp_path / "report"))
+    assert done.returncode == 5, done.stderr
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert document["verdict"] == "fail"
+    assert document["error"]["exit_code"] == 5
+    assert document["error"]["what"] in done.stderr
+
+
+def test_a_report_is_named_by_its_directory_or_its_file(servepath: Servepath, tmp_path: Path) -> None:
+    write_report(failed_run(), tmp_path)
+    for named in (tmp_path, tmp_path / "report.json"):
+        done = servepath("report", str(named), "--recompute")
+        assert done.returncode == 6, done.stderr
+        assert "the same numbers" in done.stderr

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from servepath.cli.output import check_line, plain
+from servepath.cli.output import check_line, console_line, plain, print_json, stderr_console, without_secrets
 from servepath.cli.progress import LiveDisplay, PlainDisplay, show_stages
 from servepath.evidence import CheckResult, StageTiming, Verdict
 from servepath.serving.model import Endpoint, ServingPath
+
+if TYPE_CHECKING:
+    import pytest
 
 KEY = "planted-key-0123456789"
 ENDPOINT = Endpoint(
@@ -74,3 +80,50 @@ def test_a_terminal_shows_running_stages_with_their_note() -> None:
         with shown.capture() as capture:
             shown.print(observer)
         assert "deploy raw" not in capture.get()
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_that_is_printed_while_stages_are_shown_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    stderr_console.cache_clear()
+    try:
+        with show_stages(stderr_console()) as observer:
+            observer.started("deploy raw")
+            observer.started("deploy kserve")
+            stderr_console().print("", end="")  # draws both stages
+            terminal.truncate(0)
+            console_line("interrupted")
+    finally:
+        stderr_console.cache_clear()
+    # The lines of the display are erased before the line is written, and drawn again below it.
+    before, _, after = terminal.getvalue().partition("interrupted")
+    assert before.endswith("\x1b[2K\x1b[1A\x1b[2K")
+    assert after.startswith("\n")
+    assert "deploy raw" in after.split("\x1b[1A")[0]
+
+
+def test_what_an_engine_said_cannot_drive_the_terminal() -> None:
+    nasty = CheckResult("health", "raw", Verdict.FAIL, "200", "\x1b[31m \ud83d \x00", 0.1, "")
+    line = check_line(nasty).plain
+    assert "\x1b" not in line
+    line.encode()
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"ratio": float("nan"), "rate": (1.5, float("inf"))})
+    assert json.loads(capsys.readouterr().out) == {"ratio": None, "rate": [1.5, None]}
+
+
+def test_checks_lose_the_keys_that_an_engine_said_back() -> None:
+    said = CheckResult("health", "raw", Verdict.FAIL, "200", f"got {KEY}", 0.1, f"curl -H {KEY}")
+    (hidden,) = without_secrets([said], [KEY])
+    assert KEY not in repr(hidden)
+    assert hidden.seen == "got [redacted]"

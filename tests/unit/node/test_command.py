@@ -39,3 +39,4 @@ def test_what_works_inside_only_is_refused_outside(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["start-inside", str(tmp_path)])
     assert result.exit_code == 2
     assert "inside a holder only" in result.output
+    assert "python -m ci.node up" in result.output

@@ -58,9 +58,13 @@ async def test_build_gives_the_program_under_every_name_and_only_once(hello: GoP
 @needs_go
 async def test_code_that_does_not_compile_is_an_error_and_leaves_nothing(hello: GoProgram, tmp_path: Path) -> None:
     (hello.module / "main.go").write_text("package main\n\nfunc main() { nonsense }\n")
-    with pytest.raises(ClusterError, match="undefined: nonsense"):
+    with pytest.raises(ClusterError, match="undefined: nonsense") as caught:
         await programs.build(hello, tmp_path / "cache")
-    assert list((tmp_path / "cache" / "programs").iterdir()) == []
+    assert "\n" not in caught.value.what
+    log = tmp_path / "cache" / "programs" / "hello.log"
+    assert caught.value.where == str(log)
+    assert "undefined: nonsense" in log.read_text()
+    assert list(log.parent.iterdir()) == [log]
 
 
 async def test_without_go_the_error_says_so(hello: GoProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
