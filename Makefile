@@ -21,8 +21,8 @@ help: ## Show this list.
 	.uv/bin/pip install --quiet uv==$(UV_VERSION)
 
 .venv/.synced: pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --quiet
-	touch $@
+	@$(UV) sync --frozen --quiet
+	@touch $@
 
 .PHONY: e2e
 e2e: .venv/.synced ## The main job on the embedded node (root). REPORT=DIR, ARGS="--source DIR --keep".
@@ -37,9 +37,9 @@ test: check prepare unit cluster ## Lint, types, and the unit, contract and clus
 
 .PHONY: check
 check: .venv/.synced ## Lint and types.
-	$(RUN) ruff format --check
-	$(RUN) ruff check
-	$(RUN) mypy src ci tests
+	@$(RUN) ruff format --check
+	@$(RUN) ruff check
+	@$(RUN) mypy src ci tests
 
 .PHONY: prepare
 prepare: .venv/.synced ## Install packages and build programs for the embedded node (root), once.
@@ -47,7 +47,7 @@ prepare: .venv/.synced ## Install packages and build programs for the embedded n
 
 .PHONY: unit
 unit: .venv/.synced ## Unit and contract tests: no root, no network.
-	$(RUN) pytest tests/unit tests/contract
+	@$(RUN) pytest tests/unit tests/contract
 
 .PHONY: cluster
 cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).

@@ -117,12 +117,14 @@ def inside_command(handover: Path) -> None:
 
 def _say_how_to_use(report: Report) -> None:
     """Print what a person needs to go on with a node that was kept."""
-    enter = "python -m ci.node exec --"
-    console_line("the node is up; its addresses work inside it, where this takes you:")
-    console_line(f"  {enter} bash                  # KUBECONFIG is set, kubectl is on PATH")
+    console_line("the node is up; its addresses work inside it, where this takes you (kubectl is on PATH):")
+    console_line("  uv run python -m ci.node exec -- bash")
+    if report.cluster is not None:
+        console_line(f"  KUBECONFIG={report.cluster.kubeconfig}")
+        console_line(f"  gateway: {report.cluster.gateway_url}")
     for endpoint in report.deployments:
         body = json.dumps(
-            {"model": endpoint.model, "messages": [{"role": "user", "content": "The capital of France is"}]}
+            {"model": endpoint.model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
         )
         key = f"""-H "Authorization: Bearer $({_READ_KEY.format(endpoint=endpoint)})" """ if endpoint.api_key else ""
         console_line(

@@ -7,6 +7,7 @@ it deletes what it deployed.
 from __future__ import annotations
 
 import resource
+import shutil
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +33,7 @@ from servepath.modelcar.build import BuildOptions, build_and_push
 from servepath.modelcar.hub import download
 from servepath.modelcar.source import open_source
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
-from servepath.report.write import write_report
+from servepath.report.write import load_report, write_report
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
 from servepath.serving.refusals import refuse_unpinned
@@ -145,6 +146,8 @@ def exit_code_of(report: Report) -> int:
 def begin_report(info: RunInfo, directory: Path) -> None:
     """Write a report that says that the run has not ended: a run that is killed leaves no `pass` of an earlier one.
 
+    The diagnostics of an earlier run go away with its report; a folder of that name beside no report is left alone.
+
     Raises:
         InputError: the directory cannot be written.
     """
@@ -155,7 +158,17 @@ def begin_report(info: RunInfo, directory: Path) -> None:
         next_command="",
         exit_code=EXIT_INTERNAL,
     )
+    if _holds_report(directory):
+        shutil.rmtree(directory / DIAGNOSTICS, ignore_errors=True)
     write_report(Report(info, error=error), directory)
+
+
+def _holds_report(directory: Path) -> bool:
+    try:
+        load_report(directory)
+    except InputError:
+        return False
+    return True
 
 
 @asynccontextmanager

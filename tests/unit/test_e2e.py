@@ -223,6 +223,16 @@ async def test_a_run_that_is_killed_leaves_no_pass_of_an_earlier_one(request_: e
     assert document_of(request_)["deployments"] == []
 
 
+def test_the_diagnostics_of_an_earlier_run_go_with_its_report_and_nothing_else_does(tmp_path: Path) -> None:
+    (tmp_path / e2e.DIAGNOSTICS).mkdir()
+    e2e.begin_report(RUN, tmp_path)
+    assert (tmp_path / e2e.DIAGNOSTICS).is_dir(), "no report lay beside it: it was not ours"
+    (tmp_path / "mine.txt").write_text("kept")
+    e2e.begin_report(RUN, tmp_path)
+    assert not (tmp_path / e2e.DIAGNOSTICS).exists()
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+
+
 async def test_a_report_that_cannot_be_written_does_not_hide_what_ended_the_run(request_: e2e.E2eRequest) -> None:
     def take_the_directory_away(handler: BaseHTTPRequestHandler) -> None:
         if request_.report_directory.is_dir():

@@ -88,7 +88,9 @@ def _validate(directory: Path, exclude: Sequence[str], *, allow_pickle: bool) ->
     files = tuple(sorted(name for name in _walk(directory) if not any(fnmatch(name, pattern) for pattern in exclude)))
     if not allow_pickle:
         _refuse_pickles(files, directory)
-    headers = {file: read_header(directory / file, file) for file in files if file.endswith(".safetensors")}
+    headers = {
+        file: read_header(directory / file, str(directory / file)) for file in files if file.endswith(".safetensors")
+    }
     _check_weights(files, directory, headers, allow_pickle=allow_pickle)
     for file in files:
         if file.endswith(INDEX_SUFFIX):

@@ -31,6 +31,15 @@ def test_a_client_certificate_carries_user_and_group(tmp_path: Path) -> None:
     assert certificate.not_valid_after_utc < dt.datetime.now(dt.UTC) + dt.timedelta(days=8)
 
 
+def test_a_strict_client_finds_the_issuer_s_key(tmp_path: Path) -> None:
+    authority = pki.create_authority(tmp_path)
+    own = _load(authority.pair.certificate).extensions
+    issued = _load(authority.issue("server", "server", hosts=("localhost",)).certificate).extensions
+    key = own.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    assert issued.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == key
+    assert own.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
+
 def test_a_serving_certificate_is_good_for_its_hosts_and_no_other(tmp_path: Path) -> None:
     authority = pki.create_authority(tmp_path)
     names = _load(authority.issue("server", "server", hosts=("localhost", "10.0.0.1")).certificate)
