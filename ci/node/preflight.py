@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ci.node.layout import Layout
 
 GB = 1_000_000_000
-DISK_COLD_BYTES = 20 * GB
+DISK_COLD_BYTES = 25 * GB
 DISK_WARM_BYTES = 8 * GB
 MEMORY_BYTES = 12 * GB
 
