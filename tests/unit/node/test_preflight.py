@@ -17,7 +17,7 @@ GOOD = Facts(
     controllers=frozenset({"cpu", "cpuset", "memory", "pids", "blkio"}),
     filesystems=frozenset({"ext4", "overlay"}),
     cache=Path("/cache"),
-    disk_free_bytes=21 * GB,
+    disk_free_bytes=26 * GB,
     is_warm=False,
     memory_available_bytes=13 * GB,
 )
@@ -40,7 +40,7 @@ def test_a_warm_cache_needs_less_disk() -> None:
         (replace(GOOD, controllers=GOOD.controllers - {"memory", "pids"}), "missing: memory, pids", "cgroup_enable"),
         (replace(GOOD, controllers=frozenset()), "missing: cpu, cpuset, memory, pids", "--privileged"),
         (replace(GOOD, filesystems=frozenset({"ext4"})), "no overlayfs", "modprobe overlay"),
-        (replace(GOOD, disk_free_bytes=19 * GB), "19.0 GB free; expected 20 GB", "SERVEPATH_CACHE"),
+        (replace(GOOD, disk_free_bytes=24 * GB), "24.0 GB free; expected 25 GB", "SERVEPATH_CACHE"),
         (replace(GOOD, disk_free_bytes=7 * GB, is_warm=True), "7.0 GB free; expected 8 GB", "SERVEPATH_CACHE"),
         (replace(GOOD, memory_available_bytes=11 * GB), "11.0 GB available; expected 12 GB", "ps -eo"),
     ],
