@@ -33,7 +33,7 @@ from servepath.cli.output import console_line
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict
 from servepath.modelcar.copy import push_layout
-from servepath.modelcar.hub import download, parse_spec
+from servepath.modelcar.hub import HubOptions, download, parse_spec
 from servepath.modelcar.source import open_source
 from servepath.serving.profiles import profile_named
 from servepath.stages import Stages
@@ -332,7 +332,10 @@ def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
         engine_image=started.engine_image,
         profile=profile_named(choices.profile),
         report_directory=Path(choices.report),
-        model_directory=Path(handover.model_directory),
+        # The outer process has downloaded it; named as a Hub revision, the modelcar says where it came from.
+        model_directory=None if choices.hub else Path(handover.model_directory),
+        hub=choices.hub,
+        hub_options=HubOptions(offline=True),
         served_model_name=handover.served_model_name,
         expected_answer=choices.expected_answer,
         gateway_class=started.gateway.gateway_class,

@@ -30,7 +30,7 @@ from servepath.cluster.model import Cluster
 from servepath.errors import CheckFailedError, InputError, SloMissedError, first_servepath_error
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.build import BuildOptions, build_and_push
-from servepath.modelcar.hub import download
+from servepath.modelcar.hub import HubOptions, download
 from servepath.modelcar.source import open_source
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
 from servepath.report.write import load_report, write_report
@@ -67,6 +67,7 @@ class E2eRequest:
         report_directory: where the report goes.
         model_directory: the model, or None to take it from the Hub.
         hub: `REPOSITORY@COMMIT`, used when there is no directory.
+        hub_options: how the Hub is talked to.
         served_model_name: the `model` of the OpenAI API.
         expected_answer: a word of the answer to "The capital of France is", empty for a model that cannot know.
         repository: the modelcar's repository in the registry.
@@ -89,6 +90,7 @@ class E2eRequest:
     report_directory: Path
     model_directory: Path | None = None
     hub: str = ""
+    hub_options: HubOptions | None = None
     served_model_name: str = "model"
     expected_answer: str = "Paris"
     repository: str = "servepath/model"
@@ -274,7 +276,7 @@ class _Job:
         with self.stages.stage("model") as note:
             directory = self.request.model_directory
             if directory is None:
-                source = await download(self.request.hub)
+                source = await download(self.request.hub, self.request.hub_options)
             else:
                 source = await anyio.to_thread.run_sync(open_source, directory)
             note(f"{source.name}, {source.parameters / 1e6:.0f} M parameters, {source.dtype}")

@@ -33,6 +33,7 @@ from servepath.errors import (
     first_servepath_error,
 )
 from servepath.evidence import StageTiming, Verdict
+from servepath.modelcar.hub import HubOptions
 from servepath.report.model import Report, report_error
 from servepath.report.write import write_report
 from servepath.serving.profiles import CPU_SMALL
@@ -221,6 +222,17 @@ async def test_a_run_that_is_killed_leaves_no_pass_of_an_earlier_one(request_: e
     e2e.begin_report(RUN, request_.report_directory)
     assert document_of(request_)["verdict"] == "fail"
     assert document_of(request_)["deployments"] == []
+
+
+async def test_a_hub_revision_is_opened_as_the_request_says_here_from_an_empty_cache(
+    request_: e2e.E2eRequest, tmp_path: Path
+) -> None:
+    spec = f"org/model@{'a' * 40}"
+    offline = HubOptions(cache=tmp_path / "hub", offline=True)
+    report = await e2e.run(replace(request_, model_directory=None, hub=spec, hub_options=offline), RUN, stages())
+    assert report.error is not None
+    assert report.error.exit_code == InputError.exit_code
+    assert spec in f"{report.error.where} {report.error.what}"
 
 
 def test_the_diagnostics_of_an_earlier_run_go_with_its_report_and_nothing_else_does(tmp_path: Path) -> None:
