@@ -61,6 +61,8 @@ def gateway(
 
     joined, started = anyio.run(start)
     yield started
+    # Else later tests' pods are bound to a node that nobody runs, and are never gone.
+    anyio.run(plane.kubectl, "delete", f"node/{joined.name}")
     anyio.run(started.running.stop)
     for process in reversed(joined.processes):
         anyio.run(process.stop)
