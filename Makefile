@@ -52,3 +52,7 @@ unit: .venv/.synced ## Unit and contract tests: no root, no network.
 .PHONY: cluster
 cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).
 	@$(RUN) python -m ci.node test tests/cluster
+
+.PHONY: test-engine
+test-engine: .venv/.synced ## `dagger call` on a real Dagger engine; skipped, with the reason, where none is reachable.
+	@$(RUN) pytest tests/engine

@@ -10,8 +10,10 @@ from main.choices import Path, Profile
 ModelDirectory: TypeAlias = Annotated[
     dagger.Directory, Doc("Model directory: config.json, tokenizer and safetensors weights")
 ]
-PathChoice: TypeAlias = Annotated[Path, Doc("How to serve: `raw` or `kserve`")]
-ProfileChoice: TypeAlias = Annotated[Profile, Doc("What one engine may use: `cpu`, `cpu-small` (2 cores) or `gpu`")]
+PathChoice: TypeAlias = Annotated[Path, Doc("How to serve: `raw|kserve`")]
+ProfileChoice: TypeAlias = Annotated[
+    Profile, Doc("What one engine may use: `cpu|cpu_small|gpu`; cpu_small is for 2 cores")
+]
 GatewayClass: TypeAlias = Annotated[str, Doc("GatewayClass that routes to both paths")]
 ExpectedAnswer: TypeAlias = Annotated[
     str, Doc('Word that the answer to "The capital of France is" must hold; empty for a model that cannot know it')

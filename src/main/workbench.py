@@ -28,6 +28,7 @@ def workbench() -> dagger.Container:
         .with_file("/usr/local/bin/helm", dag.container().from_(image("helm")).file("/usr/bin/helm"))
         .with_mounted_cache("/root/.cache/uv", dag.cache_volume("servepath-uv"))
         .with_env_variable("UV_LINK_MODE", "copy")
+        .with_env_variable("UV_NATIVE_TLS", "1")
         .with_env_variable("UV_PROJECT_ENVIRONMENT", "/opt/servepath")
         .with_directory(PROJECT, source)
         .with_new_file(f"{PROJECT}/README.md", "")

@@ -282,6 +282,28 @@ def test_the_workbench_depends_on_the_library_alone(session: Session, cluster: d
     assert not any(path.startswith(("tests", "docs", "README", "src/main/**")) for path in included)
 
 
+def test_checks_run_as_nobody(session: Session) -> None:
+    session.invoke("Servepath", "check", {"source": session.new("Directory", "source")})
+    (checks,) = session.engine.asked("sync")
+    names = [call.name for call in checks.calls]
+    assert checks.named("withUser") == [{"name": "65534:65534"}]
+    assert checks.named("withDirectory")[-1]["owner"] == "65534:65534"
+    after = checks.calls[names.index("withUser") :]
+    assert [call.arguments["args"][0] for call in after if call.name == "withExec"] == [
+        "ruff",
+        "ruff",
+        "mypy",
+        "pytest",
+    ]
+
+
+def test_uv_trusts_the_certificates_of_the_container(session: Session, cluster: dict[str, Any]) -> None:
+    variables = session.node(cluster["tools"]).named("withEnvVariable")
+    assert {"name": "UV_NATIVE_TLS", "value": "1"} in [
+        {key: one[key] for key in ("name", "value")} for one in variables
+    ]
+
+
 def test_every_image_is_pinned(session: Session, model: str) -> None:
     session.invoke("Servepath", "e2e", {"source": model})
     addresses = {call["address"] for node in session.engine._nodes.values() for call in node.named("from")}

@@ -1,0 +1,99 @@
+"""`dagger call` on a real engine.
+
+Two variables adapt the tests to a machine that cannot pull the pinned images or has no default engine:
+
+- `_EXPERIMENTAL_DAGGER_RUNNER_HOST` is Dagger's own and names a running engine;
+- `SERVEPATH_ENGINE_LOCK` names a lock file to use instead of `manifests/lock.yaml`. The tests then run a copy of the
+  module with that lock, and with its `python` as the base image of the runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ci.node.tiny_model import write_tiny_model
+from servepath.platform import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+REACHABLE_TIMEOUT_S = 300
+CALL_TIMEOUT_S = 1800
+_NOT_COPIED = (".git", ".venv", ".uv", "__pycache__", ".*_cache", ".hypothesis")
+
+
+@dataclass(frozen=True)
+class Dagger:
+    """The command line of Dagger, on this module.
+
+    Attributes:
+        module: the module's directory.
+    """
+
+    module: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `dagger` on the module, whatever comes of it."""
+        verb, *rest = arguments
+        return _run([verb, f"--mod={self.module}", *rest], CALL_TIMEOUT_S)
+
+    def call(self, *arguments: str) -> str:
+        """Run `dagger call`, and give what it printed; fails when it did."""
+        done = self.run("call", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark every test of this directory."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def dagger(tmp_path_factory: pytest.TempPathFactory) -> Dagger:
+    """The command line, with an engine that answers."""
+    if shutil.which("dagger") is None:
+        pytest.skip("no `dagger` on PATH: https://docs.dagger.io/install")
+    done = _run(["core", "version"], REACHABLE_TIMEOUT_S)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        pytest.skip(f"no Dagger engine is reachable; `dagger core version` says: {said[-1]}")
+    return Dagger(_module(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(directory)
+    return directory
+
+
+def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    replacement = os.environ.get("SERVEPATH_ENGINE_LOCK")
+    if not replacement:
+        return ROOT
+    copy = tmp_path_factory.mktemp("copy") / "module"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+    shutil.copyfile(replacement, copy / "manifests/lock.yaml")
+    base = lock.read(Path(replacement)).image("python").reference
+    project = copy / "pyproject.toml"
+    project.write_text(re.sub(r'(?m)^base-image = ".*"$', f'base-image = "{base}"', project.read_text()))
+    return copy
+
+
+def _run(arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    command = ["dagger", "--progress=plain", *arguments]
+    environment = os.environ | {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=timeout_s)

@@ -1,0 +1,91 @@
+"""What a user types, on a real engine: results, files, failures, and what a change rebuilds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servepath.errors import InputError
+from servepath.platform import lock
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Dagger
+
+
+@pytest.fixture(scope="module")
+def layout(dagger: Dagger, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The modelcar of the tiny model as the engine exports it."""
+    directory = tmp_path_factory.mktemp("layouts") / "layout"
+    dagger.call("modelcar", f"--source={model}", "as-layout", "export", f"--path={directory}")
+    return directory
+
+
+def manifest_digest(layout: Path) -> str:
+    """The digest of the one image of an OCI layout."""
+    (manifest,) = json.loads((layout / "index.json").read_text())["manifests"]
+    return str(manifest["digest"])
+
+
+def test_functions_are_listed(dagger: Dagger) -> None:
+    done = dagger.run("functions")
+    assert done.returncode == 0, done.stderr
+    names = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"modelcar", "modelcar-from-hub", "cluster", "cluster-from", "evidence", "e-2-e", "prove", "check"} <= names
+
+
+def test_help_names_units_and_choices(dagger: Dagger) -> None:
+    done = dagger.run("call", "cluster", "deploy", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--path raw|kserve" in done.stdout
+    assert "--profile cpu|cpu_small|gpu" in done.stdout
+
+
+def test_the_digest_is_the_command_line_s(dagger: Dagger, model: Path, layout: Path, tmp_path: Path) -> None:
+    base = lock.read(dagger.module / "manifests/lock.yaml").image("modelcar-base").reference
+    servepath = Path(sys.executable).with_name("servepath")
+    command = [str(servepath), "modelcar", f"--source={model}", f"--layout={tmp_path / 'host'}", f"--base-image={base}"]
+    subprocess.run(command, check=True, timeout=300)
+    assert manifest_digest(tmp_path / "host") == manifest_digest(layout)
+
+
+def test_the_exported_layout_has_the_digest_and_every_blob(dagger: Dagger, model: Path, layout: Path) -> None:
+    assert manifest_digest(layout) == dagger.call("modelcar", f"--source={model}", "digest")
+    layers = dagger.call("modelcar", f"--source={model}", "layers").splitlines()
+    assert layers
+    assert all((layout / "blobs" / layer.replace(":", "/")).is_file() for layer in layers)
+
+
+def test_a_registry_gives_the_same_digest(dagger: Dagger, model: Path, layout: Path) -> None:
+    assert dagger.call("modelcar", f"--source={model}", "verify", "digest") == manifest_digest(layout)
+
+
+def test_another_model_has_another_digest(dagger: Dagger, model: Path, layout: Path, tmp_path: Path) -> None:
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "README.md").write_text("Another card.\n")
+    assert dagger.call("modelcar", f"--source={tmp_path}", "digest") != manifest_digest(layout)
+
+
+def test_a_directory_without_weights_is_refused_in_words(dagger: Dagger, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    done = dagger.run("call", "modelcar", f"--source={tmp_path}", "digest")
+    assert done.returncode == InputError.exit_code
+    _, _, said = done.stderr.rpartition("\nError: ")
+    assert "no weights" in said
+    assert "next: ls" in said
+    assert "Traceback" not in said
+
+
+def test_a_cluster_that_existed_is_no_service(dagger: Dagger, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text("apiVersion: v1\nkind: Config\n")
+    existing = [f"--kubeconfig=file:{kubeconfig}", "--registry=registry.example.com", "--gateway-url=http://192.0.2.1"]
+    assert dagger.call("cluster-from", *existing, "registry") == "registry.example.com"
+    done = dagger.run("call", "cluster-from", *existing, "up", "hostname")
+    assert done.returncode != 0
+    assert "no Dagger service" in done.stderr
