@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import yaml
 
+from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.errors import ClusterError, UsageError
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.refusals import refuse_unpinned, refuse_unsupported
@@ -24,9 +25,7 @@ from servepath.serving.refusals import refuse_unpinned, refuse_unsupported
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MANAGED_BY = "app.kubernetes.io/managed-by"
 INSTANCE = "app.kubernetes.io/instance"
-OWNER = "servepath"
 
 _LABEL = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_LENGTH = 63
