@@ -7,17 +7,16 @@ the tests.
 from __future__ import annotations
 
 import uuid
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from lightkube.codecs import from_dict
-from lightkube.resources.core_v1 import Namespace, Pod
+from lightkube.resources.core_v1 import Pod
 from lightkube.types import PatchType
 
-from servepath.cluster.client import kubernetes
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.facts import node_facts
 from servepath.cluster.objects import MANAGED_BY, OWNER, HTTPRoute, apply, read
@@ -34,9 +33,9 @@ from servepath.serving.deploy import (
 from servepath.serving.model import Profile, ServingPath, ServingSpec
 from servepath.serving.readiness import await_ready
 from servepath.serving.render import host_of
+from tests.cluster.session import session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from lightkube import AsyncClient
@@ -65,18 +64,6 @@ HUGE = Profile(
 @pytest.fixture
 def spec() -> ServingSpec:
     return ServingSpec(f"serving-{uuid.uuid4().hex[:8]}", "smol", "smol", MODEL, ENGINE, HUGE)
-
-
-@asynccontextmanager
-async def session(cluster: Cluster, spec: ServingSpec) -> AsyncIterator[AsyncClient]:
-    """A client, and afterwards nothing of the spec's namespace."""
-    async with kubernetes(cluster) as client:
-        try:
-            yield client
-        finally:
-            with anyio.CancelScope(shield=True):
-                await delete(cluster, spec.namespace, spec.name)
-                await client.delete(Namespace, spec.namespace)
 
 
 async def pod_of(client: AsyncClient, spec: ServingSpec, labels: dict[str, str]) -> dict[str, Any]:

@@ -4,36 +4,31 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 from lightkube.codecs import from_dict
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import Namespace, Secret
+from lightkube.resources.core_v1 import Secret
 from lightkube.types import PatchType
 
 from servepath.cli.output import print_json
-from servepath.cluster.client import kubernetes
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.objects import ensure_namespace
 from servepath.errors import ClusterError
 from servepath.report.model import Report
 from servepath.report.write import write_report
-from servepath.serving.deploy import apply_kserve, apply_raw, delete
+from servepath.serving.deploy import apply_kserve, apply_raw
 from servepath.serving.find import find
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import CPU_SMALL
 from servepath.serving.render import host_of
+from tests.cluster.session import session
 from tests.unit.report.example_runs import RUN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
 
@@ -48,18 +43,6 @@ ENGINE = "127.0.0.1:5000/servepath/none@sha256:" + "b" * 64
 def spec() -> ServingSpec:
     # No pod may run: there is no kubelet, and nothing is awaited.
     return ServingSpec(f"find-{uuid.uuid4().hex[:8]}", "smol", "smollm2", MODEL, ENGINE, CPU_SMALL)
-
-
-@asynccontextmanager
-async def session(cluster: Cluster, spec: ServingSpec) -> AsyncIterator[AsyncClient]:
-    """A client, and afterwards nothing of the spec's namespace."""
-    async with kubernetes(cluster) as client:
-        try:
-            yield client
-        finally:
-            with anyio.CancelScope(shield=True):
-                await delete(cluster, spec.namespace, spec.name)
-                await client.delete(Namespace, spec.namespace)
 
 
 async def test_the_raw_path_is_found_as_it_was_applied(cluster: Cluster, spec: ServingSpec) -> None:
