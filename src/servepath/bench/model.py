@@ -13,10 +13,16 @@ from servepath.errors import UsageError
 
 
 class Arrivals(StrEnum):
-    """How the intended send times of a block are spread."""
+    """How the send times of a block are spread.
+
+    `constant`, `poisson` and `burst` are open loops: requests are sent at their times, whether earlier ones have ended
+    or not. `closed` is a closed loop: each user sends the next request when the former one has ended.
+    """
 
     CONSTANT = "constant"
     POISSON = "poisson"
+    BURST = "burst"
+    CLOSED = "closed"
 
 
 class ErrorClass(StrEnum):
@@ -42,6 +48,13 @@ class Metric(StrEnum):
     E2E = "e2e"
 
 
+class Statistic(StrEnum):
+    """What of a latency's distribution is compared."""
+
+    MEDIAN = "median"
+    P95 = "p95"
+
+
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
     """The design of a comparison, fixed before the first request.
@@ -51,8 +64,10 @@ class BenchPlan:
     Attributes:
         blocks: number of blocks; in each block every path is loaded once, in random order.
         requests_per_block: requests that each path gets in one block.
-        rate_per_s: offered request rate within a block.
+        rate_per_s: offered request rate within a block; a closed loop has none.
         arrivals: spread of the intended send times.
+        burst_size: requests sent at once with `burst`; the bursts come at `rate_per_s / burst_size`.
+        users: requests in flight at once with `closed`.
         prompt_tokens: wanted length of the user prompt, in tokens.
         output_tokens: length of each answer in tokens; `ignore_eos` makes the engine keep to it.
         warmup_requests: requests per path that are sent first and thrown away.
@@ -83,6 +98,8 @@ class BenchPlan:
     power: float = 0.8
     bootstrap_resamples: int = 10_000
     tokenizer_path: str = ""
+    burst_size: int = 4
+    users: int = 4
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot be carried out.
@@ -90,8 +107,7 @@ class BenchPlan:
         Raises:
             UsageError: a value is out of its range.
         """
-        at_least_one = ("requests_per_block", "prompt_tokens", "output_tokens", "bootstrap_resamples")
-        for name in at_least_one:
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}", where="benchmark plan", expected="at least 1")
         if self.blocks < MIN_BLOCKS:
@@ -111,6 +127,7 @@ class BenchPlan:
 
 
 MIN_BLOCKS = 3
+AT_LEAST_ONE = ("requests_per_block", "prompt_tokens", "output_tokens", "bootstrap_resamples", "burst_size", "users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +138,7 @@ class Sample:
         path: name of the endpoint.
         block: number of the block, from 0.
         index: number of the request within its block, from 0.
-        intended_s: when the schedule said to send it.
+        intended_s: when the schedule said to send it; in a closed loop, when it was sent.
         sent_s: when it was sent.
         token_times_s: when each content chunk came; an engine may put more than one token in a chunk.
         end_s: when the stream ended, or when the error was known.
@@ -194,10 +211,11 @@ class PathSummary:
         latencies: one distribution per metric that has values.
         loaded_s: sum over the blocks of the time from the first intended send to the last end.
         output_tokens_per_s: completion tokens over `loaded_s`; bounded by the offered rate, so no capacity.
-        goodput_requests_per_s: successful requests over `loaded_s`.
+        completed_requests_per_s: successful requests over `loaded_s`, whatever their latency.
         prompt_tokens_mean: mean length of the prompts by the server's usage, chat template included.
         completion_tokens_mean: mean length of the answers by the server's usage.
         content_chunks_mean: mean number of content chunks: equal to `completion_tokens_mean` when each carries a token.
+        goodput_requests_per_s: requests that each met every latency objective over `loaded_s`, None without objectives.
     """
 
     path: str
@@ -207,10 +225,11 @@ class PathSummary:
     latencies: tuple[Distribution, ...]
     loaded_s: float
     output_tokens_per_s: float
-    goodput_requests_per_s: float
+    completed_requests_per_s: float
     prompt_tokens_mean: float
     completion_tokens_mean: float
     content_chunks_mean: float
+    goodput_requests_per_s: float | None = None
 
     @property
     def error_rate(self) -> float:
@@ -237,6 +256,7 @@ class PairedRatio:
         block_count: blocks in which both paths gave values.
         block_ratios: the ratio of each of these blocks.
         verdict: the finding in words.
+        statistic: what of the latency is compared.
     """
 
     metric: Metric
@@ -249,6 +269,7 @@ class PairedRatio:
     block_count: int
     block_ratios: tuple[float, ...]
     verdict: str
+    statistic: Statistic = Statistic.MEDIAN
 
     @property
     def differs(self) -> bool:
@@ -284,6 +305,7 @@ class Comparison:
         client: whether the client kept its schedule.
         headline: the finding in one line.
         samples: every request, warm-up excluded.
+        stopped: why the run took no further block, in words.
     """
 
     plan: BenchPlan
@@ -294,3 +316,4 @@ class Comparison:
     client: ClientHealth
     headline: str
     samples: tuple[Sample, ...]
+    stopped: str = ""

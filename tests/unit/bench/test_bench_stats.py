@@ -121,7 +121,7 @@ def test_summaries_are_those_of_a_hand_computed_case() -> None:
 
     assert raw.loaded_s == pytest.approx(1.5)
     assert raw.output_tokens_per_s == pytest.approx(9 / 1.5)
-    assert raw.goodput_requests_per_s == pytest.approx(2)
+    assert raw.completed_requests_per_s == pytest.approx(2)
     ttft, itl, e2e = (raw.latency(metric) for metric in (Metric.TTFT, Metric.ITL, Metric.E2E))
     assert ttft
     assert itl
@@ -190,6 +190,8 @@ def test_schedules_are_seeded_open_loop_and_have_the_rate_asked_for() -> None:
         {"output_tokens": -1},
         {"confidence": 1.0},
         {"warmup_requests": -1},
+        {"burst_size": 0},
+        {"users": 0},
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(bad: dict[str, float]) -> None:
