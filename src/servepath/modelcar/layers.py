@@ -7,6 +7,7 @@ files of 8 GiB and more).
 
 from __future__ import annotations
 
+import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,37 @@ MAX_MODEL_LAYERS = 64
 """Overlay file systems stack about 128 layers, the base's included; 64 leaves room and still pulls in parallel."""
 BLOCK_BYTES = tarfile.BLOCKSIZE
 END_BYTES = 2 * BLOCK_BYTES
+GATHERED_BYTES = 64 << 10
+"""Chunks below this size are gathered with what follows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """A part of a file on disk.
+
+    Attributes:
+        path: the file.
+        offset: where the part begins.
+        size_bytes: how long it is.
+        file_bytes: the whole file's size when the layers were planned; another size later means that it was edited.
+    """
+
+    path: Path
+    offset: int
+    size_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualFile:
+    """A file that exists in the image alone: bytes and parts of files on disk, one after the other."""
+
+    parts: tuple[bytes | FileRange, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of all parts."""
+        return sum(len(part) if isinstance(part, bytes) else part.size_bytes for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +67,11 @@ class Member:
 
     Attributes:
         name: POSIX path in the image, relative, without `./`, such as `models/config.json`.
-        path: the file to read; None for a directory or a symbolic link.
+        path: the file to read as a whole; None for a virtual file, a directory or a symbolic link.
         size_bytes: size of the file, 0 for others.
         mode: permission bits.
         link: target of a symbolic link, empty for files and directories.
+        virtual: what a file that is not on disk is made of.
     """
 
     name: str
@@ -46,6 +79,19 @@ class Member:
     size_bytes: int = 0
     mode: int = 0o755
     link: str = ""
+    virtual: VirtualFile | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return self.path is not None or self.virtual is not None
+
+    @property
+    def parts(self) -> tuple[bytes | FileRange, ...]:
+        """What to read, in order: one part for a whole file, none for a directory or a link."""
+        if self.virtual is not None:
+            return self.virtual.parts
+        return () if self.path is None else (FileRange(self.path, 0, self.size_bytes, self.size_bytes),)
 
     def header(self, mtime_s: int) -> bytes:
         """Return the tar header blocks, PAX records first where they are needed."""
@@ -53,7 +99,7 @@ class Member:
         info.mode, info.mtime, info.size = self.mode, mtime_s, self.size_bytes
         if self.link:
             info.type, info.linkname = tarfile.SYMTYPE, self.link
-        elif self.path is None:
+        elif not self.is_file:
             info.type = tarfile.DIRTYPE
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
@@ -79,7 +125,7 @@ class LayerPlan:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the files and links, directories left out."""
-        return tuple(m.name for m in self.members if m.path is not None or m.link)
+        return tuple(m.name for m in self.members if m.is_file or m.link)
 
     def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
         """Stream the tar; files are read in a worker thread.
@@ -93,9 +139,9 @@ class LayerPlan:
         pending = bytearray()  # headers and small files are gathered, so that a chunk is never a few bytes
         for member in self.members:
             pending += member.header(self.mtime_s)
-            if member.path is not None:
-                for chunk in _read_exactly(member.path, member.size_bytes):
-                    if pending:
+            for part in member.parts:
+                for chunk in (part,) if isinstance(part, bytes) else _read_exactly(part):
+                    if pending or len(chunk) < GATHERED_BYTES:
                         pending += chunk
                         if len(pending) >= CHUNK_BYTES:
                             yield bytes(pending)
@@ -106,25 +152,25 @@ class LayerPlan:
         yield bytes(pending + bytes(END_BYTES))
 
 
-def plan_layer(files: Mapping[str, Path], *, mtime_s: int = 0, executables: Iterable[str] = ()) -> LayerPlan:
+def plan_layer(
+    files: Mapping[str, Path | VirtualFile], *, mtime_s: int = 0, executables: Iterable[str] = ()
+) -> LayerPlan:
     """Plan one layer of files and the directories above them.
 
     Args:
-        files: path in the image (relative POSIX) -> file on disk.
+        files: path in the image (relative POSIX) -> file on disk, or what to make it of.
         mtime_s: modification time of every entry, in seconds since 1970.
         executables: those names that get mode 0755 instead of 0644.
     """
     runnable = frozenset(executables)
-    members = [
-        Member(name, path, path.stat().st_size, 0o755 if name in runnable else 0o644) for name, path in files.items()
-    ]
+    members = [_member(name, content, 0o755 if name in runnable else 0o644) for name, content in files.items()]
     directories = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     members += [Member(name) for name in directories]
     return LayerPlan(tuple(sorted(members, key=lambda member: PurePosixPath(member.name).parts)), mtime_s)
 
 
 def plan_layers(
-    files: Mapping[str, Path],
+    files: Mapping[str, Path | VirtualFile],
     *,
     mtime_s: int = 0,
     own_layer_bytes: int = OWN_LAYER_BYTES,
@@ -136,15 +182,15 @@ def plan_layers(
     config then leaves the unpacked weights valid. Over `max_layers`, the smallest of the big files join the small ones.
 
     Args:
-        files: path in the image (relative POSIX) -> file on disk.
+        files: path in the image (relative POSIX) -> file on disk, or what to make it of.
         mtime_s: modification time of every entry, in seconds since 1970.
         own_layer_bytes: files of at least this size get a layer of their own.
         max_layers: the most layers to plan.
     """
-    sizes = {name: path.stat().st_size for name, path in files.items()}
+    sizes = {name: _size_of(content) for name, content in files.items()}
     big = sorted((name for name in files if sizes[name] >= own_layer_bytes), key=lambda name: (-sizes[name], name))
     alone = sorted(big[: max_layers - 1])
-    together = {name: path for name, path in files.items() if name not in frozenset(alone)}
+    together = {name: content for name, content in files.items() if name not in frozenset(alone)}
     plans = [plan_layer({name: files[name]}, mtime_s=mtime_s) for name in alone]
     return (*plans, plan_layer(together, mtime_s=mtime_s)) if together else tuple(plans)
 
@@ -153,23 +199,36 @@ def _padding(size_bytes: int) -> int:
     return -size_bytes % BLOCK_BYTES
 
 
-def _read_exactly(path: Path, size_bytes: int) -> Generator[bytes, None, None]:
-    left = size_bytes
-    with path.open("rb", buffering=0) as file:
+def _size_of(content: Path | VirtualFile) -> int:
+    return content.size_bytes if isinstance(content, VirtualFile) else content.stat().st_size
+
+
+def _member(name: str, content: Path | VirtualFile, mode: int) -> Member:
+    if isinstance(content, VirtualFile):
+        return Member(name, None, content.size_bytes, mode, virtual=content)
+    return Member(name, content, _size_of(content), mode)
+
+
+def _read_exactly(part: FileRange) -> Generator[bytes, None, None]:
+    left = part.size_bytes
+    with part.path.open("rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size != part.file_bytes:
+            raise _changed(part)
+        file.seek(part.offset)
         while left:
             chunk = file.read(min(left, CHUNK_BYTES))
             if not chunk:
-                raise _changed(path, size_bytes)
+                raise _changed(part)
             left -= len(chunk)
             yield chunk
-        if file.read(1):
-            raise _changed(path, size_bytes)
+        if part.offset + part.size_bytes == part.file_bytes and file.read(1):
+            raise _changed(part)
 
 
-def _changed(path: Path, size_bytes: int) -> InputError:
+def _changed(part: FileRange) -> InputError:
     return InputError(
         "the file changed while it was read",
-        where=str(path),
-        expected=f"{size_bytes} bytes, as when the layers were planned",
+        where=str(part.path),
+        expected=f"{part.file_bytes} bytes, as when the layers were planned",
         next_command="run again when nothing writes to the model directory",
     )
