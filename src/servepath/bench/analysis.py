@@ -75,7 +75,7 @@ def summarise(path: str, samples: Sequence[Sample]) -> PathSummary:
         latencies=tuple(one for metric in Metric if (one := distribution(metric, good))),
         loaded_s=loaded_s,
         output_tokens_per_s=sum(sample.completion_tokens for sample in good) / loaded_s if loaded_s else 0.0,
-        goodput_requests_per_s=len(good) / loaded_s if loaded_s else 0.0,
+        completed_requests_per_s=len(good) / loaded_s if loaded_s else 0.0,
         prompt_tokens_mean=_mean([sample.prompt_tokens for sample in good]),
         completion_tokens_mean=_mean([sample.completion_tokens for sample in good]),
         content_chunks_mean=_mean([len(sample.token_times_s) for sample in good]),

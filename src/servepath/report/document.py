@@ -174,7 +174,7 @@ def _summary(summary: PathSummary) -> dict[str, Any]:
         "latency": _latencies(summary.latencies),
         "loaded_s": summary.loaded_s,
         "output_tokens_per_s": summary.output_tokens_per_s,
-        "goodput_requests_per_s": summary.goodput_requests_per_s,
+        "completed_requests_per_s": summary.completed_requests_per_s,
         "prompt_tokens_mean": summary.prompt_tokens_mean,
         "completion_tokens_mean": summary.completion_tokens_mean,
         "content_chunks_mean": summary.content_chunks_mean,

@@ -77,7 +77,7 @@ def _comparison(comparison: dict[str, Any]) -> str:
         [
             path["path"],
             f"{path['output_tokens_per_s']:.1f}",
-            f"{path['goodput_requests_per_s']:.2f}",
+            f"{path['completed_requests_per_s']:.2f}",
             f"{path['error_count']} of {path['request_count']}",
         ]
         for path in comparison["paths"]

@@ -84,6 +84,8 @@ UNITLESS = {
     "limit",
     "seen",
     "block_ratios",
+    "burst_size",
+    "users",
     "blocks",
     "requests_per_block",
     "cores",
