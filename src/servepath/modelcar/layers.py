@@ -133,9 +133,14 @@ class LayerPlan:
         Raises:
             InputError: a file is shorter or longer than when the layer was planned.
         """
-        return in_thread(self._read(), tap)
+        return in_thread(self.read(), tap)
 
-    def _read(self) -> Generator[bytes, None, None]:
+    def read(self) -> Generator[bytes, None, None]:
+        """Yield the tar's bytes, reading in this thread.
+
+        Raises:
+            InputError: a file is shorter or longer than when the layer was planned.
+        """
         pending = bytearray()  # headers and small files are gathered, so that a chunk is never a few bytes
         for member in self.members:
             pending += member.header(self.mtime_s)

@@ -140,7 +140,7 @@ def test_the_layer_depends_on_names_and_bytes_alone(
                 files[name] = path
         finally:
             os.umask(old)
-        return b"".join(plan_layer(files)._read())
+        return b"".join(plan_layer(files).read())
 
     assert write(list(chosen.items()), 0o022, 1) == write(shuffled, 0o077, seed)
 
