@@ -14,7 +14,7 @@ import anyio
 from servepath.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Package by package, a file that proves it is there, however it was installed.
 NEEDED = {
@@ -39,24 +39,29 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 _DENY_START = "#!/bin/sh\n# servepath installs packages: their services are not to be started\nexit 101\n"
 
 
-def missing() -> tuple[str, ...]:
-    """The packages that are not there, sorted."""
-    return tuple(sorted(name for name, path in NEEDED.items() if not Path(path).exists()))
+def missing(needed: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The packages that are not there, sorted; of the node's own packages if no others are named."""
+    proofs = NEEDED if needed is None else needed
+    return tuple(sorted(name for name, path in proofs.items() if not Path(path).exists()))
 
 
-async def install() -> tuple[str, ...]:
+async def install(needed: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Install the packages that are missing, start none of their services, and return their names.
+
+    Args:
+        needed: package by package, a file that proves it is there; the node's own packages by default.
 
     Raises:
         ClusterError: this is not a Debian, or apt failed.
     """
-    names = missing()
+    proofs = NEEDED if needed is None else needed
+    names = missing(proofs)
     if not names:
         return ()
     by_hand = f"apt-get install --no-install-recommends {' '.join(names)}"
     if shutil.which("apt-get") is None:
         raise ClusterError(
-            f"programs are missing: {', '.join(NEEDED[name] for name in names)}",
+            f"programs are missing: {', '.join(proofs[name] for name in names)}",
             where="this machine, which has no apt-get",
             next_command=f"install what Debian calls {' '.join(names)}",
         )

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
-import subprocess
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from servepath.modelcar.registry import RegistryOptions
 from servepath.modelcar.retry import RetryPolicy
 from tests.unit.modelcar.faults import Faults, faulty_proxy
 from tests.unit.modelcar.helpers import write_base, write_model
+from tests.unit.modelcar.registries import running_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,43 +22,6 @@ HTPASSWD = "servepath:$2b$04$.KbGlglOM/2LZHA6wmLA8ub1MuIp/5qZOktM/2iLlcCnZsdH8iI
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@contextmanager
-def running_registry(directory: Path, auth: str = "") -> Iterator[str]:
-    """Run Debian's docker-registry on a free loopback port and yield its `host:port`."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("docker-registry is not installed: apt-get install docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = directory / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{host}', secret: test}}\n{auth}"
-    )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-    try:
-        _await_answer(host, process, directory)
-        yield host
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _await_answer(host: str, process: subprocess.Popen[bytes], directory: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            httpx.get(f"http://{host}/v2/", timeout=1)
-        except httpx.TransportError:
-            time.sleep(0.02)
-        else:
-            return
-    pytest.fail(f"docker-registry does not answer: {(directory / 'log').read_text()}")
 
 
 @pytest.fixture(scope="session")
