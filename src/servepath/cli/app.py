@@ -6,6 +6,7 @@ import typer
 
 from servepath.cli.cluster import cluster_command, platform_command
 from servepath.cli.e2e import e2e_command
+from servepath.cli.lifecycle import start_command, stop_command
 from servepath.cli.modelcar import modelcar_command
 from servepath.cli.report import report_command
 from servepath.cli.running import run_app
@@ -32,6 +33,8 @@ app.command("cluster")(cluster_command)
 app.command("platform")(platform_command)
 app.command("deploy")(deploy_command)
 app.command("delete")(delete_command)
+app.command("stop")(stop_command)
+app.command("start")(start_command)
 app.command("smoke")(smoke_command)
 app.command("bench")(bench_command)
 app.command("report")(report_command)

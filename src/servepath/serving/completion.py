@@ -16,6 +16,9 @@ import httpx
 from servepath.errors import ClusterError
 
 _FINAL = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+FIRST_COMPLETION_S = 60.0
+"""How long one request for it may take at most, in seconds."""
+
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 3.0
 
@@ -64,7 +67,8 @@ class Attempt:
         body = {
             "model": self._model,
             "messages": [{"role": "user", "content": "Say yes."}],
-            "max_tokens": 4,
+            # Nothing more: its time is the time to the first token.
+            "max_tokens": 1,
             "temperature": 0,
         }
         try:
@@ -94,4 +98,6 @@ def completion_text(response: httpx.Response) -> str | None:
     if not choices:
         return None
     message = choices[0].get("message") or {}
-    return message.get("content") or message.get("reasoning_content") or message.get("reasoning")
+    texts = [message.get(field) for field in ("content", "reasoning_content", "reasoning")]
+    # A single token can be an empty text: it is an answer all the same.
+    return next((text for text in texts if text), "" if "" in texts else None)

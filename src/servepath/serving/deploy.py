@@ -6,15 +6,17 @@ import time
 from typing import TYPE_CHECKING
 
 from lightkube.core.exceptions import ApiError
-from lightkube.types import CascadeType
+from lightkube.types import CascadeType, PatchType
 
 from servepath.cluster.client import errors_of, kubernetes
 from servepath.cluster.objects import KINDS, MANAGED_BY, OWNER, Json, apply, ensure_namespace, is_ours, read
 from servepath.cluster.wait import until_gone
 from servepath.errors import UsageError
+from servepath.serving.completion import FIRST_COMPLETION_S
 from servepath.serving.model import Endpoint, ServingPath, ServingSpec
 from servepath.serving.readiness import Expectation, await_ready
 from servepath.serving.render import GatewayRef, engine_container, host_of, object_name, render
+from servepath.serving.stopped import is_stopped, switch_patch
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
 
 _DELETE_TIMEOUT_S = 180.0
-_FIRST_COMPLETION_S = 60.0
 _DELETED_KINDS = ("InferenceService", "HTTPRoute", "Deployment", "Service", "PersistentVolumeClaim", "Secret")
 _NOT_FOUND = 404
 
@@ -103,7 +104,7 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
 
 
 async def apply_kserve(client: AsyncClient, spec: ServingSpec) -> tuple[Json, ...]:
-    """Apply the KServe path's objects, and await nothing.
+    """Apply the KServe path's objects, and await nothing. A service that was stopped is started by it.
 
     Raises:
         UsageError: the spec cannot be.
@@ -112,7 +113,20 @@ async def apply_kserve(client: AsyncClient, spec: ServingSpec) -> tuple[Json, ..
     objects = await render(spec, ServingPath.KSERVE)
     await ensure_namespace(client, spec.namespace)
     await _apply_all(client, objects)
+    for obj in objects:
+        if obj["kind"] == "InferenceService":
+            await _start(client, obj)
     return objects
+
+
+async def _start(client: AsyncClient, service: Json) -> None:
+    """Take the stop annotation away: an apply leaves alone what it does not name (raw's replicas it does)."""
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+    present = await read(client, "InferenceService", name, namespace)
+    if present is not None and is_stopped(present, ServingPath.KSERVE):
+        patch = switch_patch(ServingPath.KSERVE, stopped=False)
+        with errors_of(f"InferenceService {namespace}/{name}"):
+            await client.patch(KINDS["InferenceService"], name, patch, namespace=namespace, patch_type=PatchType.MERGE)
 
 
 async def delete(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]:
@@ -189,7 +203,7 @@ def expect_raw(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:
         host=host_of(spec, ServingPath.RAW),
         model=spec.served_model_name,
         timeout_s=spec.profile.startup_timeout_s,
-        request_timeout_s=min(spec.profile.request_timeout_s, _FIRST_COMPLETION_S),
+        request_timeout_s=min(spec.profile.request_timeout_s, FIRST_COMPLETION_S),
         patience_s=spec.profile.patience_s,
     )
 
@@ -208,7 +222,7 @@ def expect_kserve(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:
         host="",
         model=spec.served_model_name,
         timeout_s=spec.profile.startup_timeout_s,
-        request_timeout_s=min(spec.profile.request_timeout_s, _FIRST_COMPLETION_S),
+        request_timeout_s=min(spec.profile.request_timeout_s, FIRST_COMPLETION_S),
         patience_s=spec.profile.patience_s,
     )
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from servepath.cluster.client import kubernetes
 from servepath.cluster.objects import Json, read
 from servepath.errors import ClusterError
+from servepath.serving.completion import FIRST_COMPLETION_S
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
-from servepath.serving.readiness import host_when_ready
+from servepath.serving.readiness import Expectation, host_when_ready
 from servepath.serving.render import engine_container
+from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped, pod_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from servepath.cluster.model import Cluster
 
-_KINDS = {ServingPath.RAW: "Deployment", ServingPath.KSERVE: "InferenceService"}
 _MODEL_NAME = "--served-model-name="
 
 
@@ -40,9 +41,40 @@ async def find(
         ClusterError: the path is not deployed, not ready, or not as servepath deploys it.
     """
     async with kubernetes(cluster) as client:
-        engine = await _read(client, namespace, _KINDS[path], f"{name}-{path}")
+        engine = await _read(client, namespace, ENGINE_KIND[path], f"{name}-{path}")
         with _as_deployed(engine):
+            _refuse_stopped(engine, path)
             return await _found(client, cluster, engine, path, profile)
+
+
+async def expectation_of(client: AsyncClient, engine: Json, path: ServingPath, profile: Profile) -> Expectation:
+    """Say what must become ready of a path that is deployed, stopped or not.
+
+    Args:
+        client: the Kubernetes client.
+        engine: the object that carries the engine: the Deployment or the InferenceService.
+        path: which path it is.
+        profile: whose budgets of time are used.
+
+    Raises:
+        ClusterError: its route is missing, or it is not as servepath deploys it.
+    """
+    metadata = engine["metadata"]
+    with _as_deployed(engine):
+        container = engine_container(engine, path)
+        return Expectation(
+            path=path,
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            deployment=deployment_name(engine, path),
+            selector=pod_labels(engine, path),
+            container=container,
+            host=await _host_of_route(client, engine) if path is ServingPath.RAW else "",
+            model=_model_name(container, engine),
+            timeout_s=profile.startup_timeout_s,
+            request_timeout_s=min(profile.request_timeout_s, FIRST_COMPLETION_S),
+            patience_s=profile.patience_s,
+        )
 
 
 async def _found(
@@ -51,7 +83,7 @@ async def _found(
     """Put together what the objects around the engine's say."""
     object_name, namespace = engine["metadata"]["name"], engine["metadata"]["namespace"]
     host = await _host(client, engine, path)
-    api_key = await _api_key(client, namespace, object_name) if path is ServingPath.RAW else ""
+    api_key = await api_key_of(client, engine, path)
     container = engine_container(engine, path)
     spec = ServingSpec(
         namespace=namespace,
@@ -68,7 +100,7 @@ async def _found(
         host=host,
         model=spec.served_model_name,
         namespace=namespace,
-        workload=object_name if path is ServingPath.RAW else f"{object_name}-predictor",
+        workload=deployment_name(engine, path),
         modelcar_digest=spec.modelcar_reference.partition("@")[2],
         engine_image=spec.engine_image,
         ready_s=0.0,
@@ -101,8 +133,7 @@ async def _read(client: AsyncClient, namespace: str, kind: str, name: str) -> Js
 async def _host(client: AsyncClient, engine: Json, path: ServingPath) -> str:
     name, namespace = engine["metadata"]["name"], engine["metadata"]["namespace"]
     if path is ServingPath.RAW:
-        route = await _read(client, namespace, "HTTPRoute", name)
-        return str(route["spec"]["hostnames"][0])
+        return await _host_of_route(client, engine)
     host = host_when_ready(engine)
     if host is None:
         raise ClusterError(
@@ -113,8 +144,31 @@ async def _host(client: AsyncClient, engine: Json, path: ServingPath) -> str:
     return host
 
 
-async def _api_key(client: AsyncClient, namespace: str, name: str) -> str:
-    secret = await _read(client, namespace, "Secret", name)
+async def _host_of_route(client: AsyncClient, engine: Json) -> str:
+    route = await _read(client, engine["metadata"]["namespace"], "HTTPRoute", engine["metadata"]["name"])
+    return str(route["spec"]["hostnames"][0])
+
+
+def _refuse_stopped(engine: Json, path: ServingPath) -> None:
+    if is_stopped(engine, path):
+        metadata = engine["metadata"]
+        raise ClusterError(
+            "stopped",
+            where=f"{ENGINE_KIND[path]} {metadata['namespace']}/{metadata['name']}",
+            next_command=f"servepath start --path {path} --namespace {metadata['namespace']} "
+            f"--name {metadata['name'].removesuffix(f'-{path}')}",
+        )
+
+
+async def api_key_of(client: AsyncClient, engine: Json, path: ServingPath) -> str:
+    """Read the key that a path's engine demands from its Secret, empty for the KServe path.
+
+    Raises:
+        ClusterError: the Secret is missing.
+    """
+    if path is not ServingPath.RAW:
+        return ""
+    secret = await _read(client, engine["metadata"]["namespace"], "Secret", engine["metadata"]["name"])
     return base64.b64decode(secret["data"]["VLLM_API_KEY"]).decode()
 
 

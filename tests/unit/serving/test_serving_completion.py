@@ -69,9 +69,22 @@ async def test_what_no_later_request_would_mend_is_final(status: int) -> None:
 async def test_last_answer_is_kept_for_the_error_of_a_spent_budget() -> None:
     with engine([(503, "no healthy upstream")]) as (url, _):
         attempt = Attempt(url, "x.test", "m", "", 5)
-        with anyio.move_on_after(0.5):
-            await attempt.succeed()
+        async with anyio.create_task_group() as group:
+            group.start_soon(attempt.succeed)
+            with anyio.fail_after(10):
+                while not attempt.last.startswith("HTTP"):
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
     assert attempt.last == "HTTP 503: no healthy upstream"
+
+
+async def test_a_single_token_that_is_no_text_is_an_answer() -> None:
+    empty = json.dumps({"choices": [{"message": {"role": "assistant", "content": ""}}]})
+    nothing = json.dumps({"choices": [{"message": {"role": "assistant", "content": None}}]})
+    with engine([(200, nothing), (200, empty)]) as (url, seen):
+        assert await Attempt(url, "x.test", "m", "", 5).succeed() == ""
+    assert len(seen) == 2
+    assert seen[0]["body"]["max_tokens"] == 1
 
 
 async def test_gateway_that_is_not_there() -> None:
