@@ -29,8 +29,9 @@ from servepath.cluster.facts import node_facts
 from servepath.cluster.model import Cluster
 from servepath.errors import CheckFailedError, InputError, SloMissedError, first_servepath_error
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
-from servepath.modelcar.build import BuildOptions, build_and_push
+from servepath.modelcar.build import build_and_push
 from servepath.modelcar.hub import HubOptions, download
+from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
 from servepath.report.write import load_report, write_report

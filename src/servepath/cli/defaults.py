@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servepath.evidence import RunInfo
-from servepath.modelcar.build import BuildOptions, source_date_epoch
+from servepath.modelcar.plan import BuildOptions, source_date_epoch
 from servepath.platform import lock
 from servepath.serving.render import manifests_directory
 

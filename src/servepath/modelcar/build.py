@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servepath.errors import InputError
-from servepath.modelcar.image import BaseImage, ImageMetadata, created_text, read_base
-from servepath.modelcar.layers import MAX_MODEL_LAYERS, OWN_LAYER_BYTES, plan_layers
+from anyio import to_thread
+
+from servepath.modelcar.image import BaseImage, make_index, read_base
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Layer, Modelcar
+from servepath.modelcar.plan import DEFAULT_BUILD, BuildOptions, ModelcarPlan, plan_modelcar
 from servepath.modelcar.reference import parse_pinned
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
-from servepath.modelcar.write import ignore_progress, write_image
+from servepath.modelcar.write import (
+    WrittenImage,
+    WrittenLayer,
+    finish_image,
+    ignore_progress,
+    write_base,
+    write_layers,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from servepath.modelcar.layers import LayerPlan
     from servepath.modelcar.model import ModelSource, Progress
-    from servepath.modelcar.write import WrittenImage
-
-MODELS = "models"
-"""Where KServe's modelcar containers look for the model, at the image's root."""
-_IMAGE = "org.opencontainers.image"
-_MODEL = "io.servepath.model"
+    from servepath.modelcar.store import Document, ImageTarget
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How the image is made; two builds with the same options and files have the same digest.
+class WrittenModelcar:
+    """What was written: the manifest, or the index over several images; the images; the model's layers."""
 
-    Attributes:
-        platform: `os/architecture` of the base to take from an index.
-        created_s: creation time in seconds since 1970, see `source_date_epoch`; 0 keeps the digest free of time.
-        own_layer_bytes: files of at least this size get a layer of their own.
-        max_layers: the most model layers.
-    """
-
-    platform: str = "linux/amd64"
-    created_s: int = 0
-    own_layer_bytes: int = OWN_LAYER_BYTES
-    max_layers: int = MAX_MODEL_LAYERS
+    document: Document
+    images: tuple[WrittenImage, ...]
+    layers: tuple[WrittenLayer, ...]
+    sent_bytes: int
 
 
 async def build_and_push(  # noqa: PLR0913 - the last four have defaults that work
@@ -55,7 +49,7 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
     repository: str,
     *,
     tag: str = "",
-    build: BuildOptions = BuildOptions(),
+    build: BuildOptions = DEFAULT_BUILD,
     options: RegistryOptions | None = None,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> Modelcar:
@@ -76,12 +70,12 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
         RegistryError: a registry refused or failed.
     """
     settings = options or RegistryOptions()
-    async with open_base(base, settings, build.platform) as image, open_registry(registry, settings) as client:
+    async with open_bases(base, settings, build.platforms) as bases, open_registry(registry, settings) as client:
         await client.ping()
         target = Repository(client, repository)
-        plans, metadata = plan_modelcar(source, image, build)
-        written = await write_image(target, image, plans, metadata, tag=tag, limit=settings.uploads, progress=progress)
-        return _modelcar(source, written, metadata, f"{target}@{written.document.digest}")
+        plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
+        written = await write_modelcar(target, plan, tag=tag, limit=settings.uploads, progress=progress)
+        return _modelcar(source, plan, written, f"{target}@{written.document.digest}")
 
 
 async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
@@ -90,7 +84,7 @@ async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
     directory: Path,
     *,
     tag: str = "",
-    build: BuildOptions = BuildOptions(),
+    build: BuildOptions = DEFAULT_BUILD,
     options: RegistryOptions | None = None,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> Modelcar:
@@ -110,95 +104,94 @@ async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
         RegistryError: the base's registry refused or failed.
     """
     settings = options or RegistryOptions()
-    async with open_base(base, settings, build.platform) as image:
-        plans, metadata = plan_modelcar(source, image, build)
+    async with open_bases(base, settings, build.platforms) as bases:
+        plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
         target = Layout(directory)
-        written = await write_image(target, image, plans, metadata, tag=tag, limit=settings.uploads, progress=progress)
-        return _modelcar(source, written, metadata, "")
+        written = await write_modelcar(target, plan, tag=tag, limit=settings.uploads, progress=progress)
+        return _modelcar(source, plan, written, "")
 
 
-def plan_modelcar(
-    source: ModelSource, base: BaseImage, build: BuildOptions
-) -> tuple[tuple[LayerPlan, ...], ImageMetadata]:
-    """Plan a modelcar's layers and what it says of itself; reads file sizes only."""
-    files = {f"{MODELS}/{name}": source.directory / name for name in source.files}
-    plans = plan_layers(
-        files,
-        mtime_s=build.created_s,
-        own_layer_bytes=build.own_layer_bytes,
-        max_layers=build.max_layers,
-    )
-    return plans, ImageMetadata(annotations_of(source, base, build.created_s), created_s=build.created_s)
+async def write_modelcar(
+    target: ImageTarget,
+    plan: ModelcarPlan,
+    *,
+    tag: str = "",
+    limit: int = 3,
+    progress: Callable[[Progress], None] = ignore_progress,
+) -> WrittenModelcar:
+    """Write a modelcar: bases, the model's layers once, an image per base, and an index over several.
 
+    Args:
+        target: a repository or a layout.
+        plan: what to write.
+        tag: a tag to put on it.
+        limit: blobs written at the same time.
+        progress: called as bytes are written.
 
-def annotations_of(source: ModelSource, base: BaseImage, created_s: int) -> dict[str, str]:
-    """Return what the image says of the model and its base; facts that are not known are left out."""
-    facts = {
-        f"{_IMAGE}.title": source.name,
-        f"{_IMAGE}.description": f"{source.name} as a modelcar: /models holds the model",
-        f"{_IMAGE}.created": created_text(created_s),
-        f"{_IMAGE}.source": f"https://huggingface.co/{source.origin}" if source.origin else "",
-        f"{_IMAGE}.revision": source.revision,
-        f"{_IMAGE}.licenses": source.licence,
-        f"{_IMAGE}.base.name": base.name,
-        f"{_IMAGE}.base.digest": base.digest,
-        f"{_MODEL}.name": source.name,
-        f"{_MODEL}.format": _format_of(source),
-        f"{_MODEL}.parameters": str(source.parameters or ""),
-        f"{_MODEL}.dtype": source.dtype,
-    }
-    return {key: value for key, value in facts.items() if value}
+    Raises:
+        InputError: a file or a base cannot be read.
+        RegistryError: a registry refused or failed.
+    """
+    base_sent = sum([await write_base(target, base, limit=limit, progress=progress) for base, _ in plan.images])
+    layers = await write_layers(target, plan.layers, is_new=base_sent > 0, limit=limit, progress=progress)
+    single_tag = tag if len(plan.images) == 1 else ""
+    images = [
+        await finish_image(target, base, layers, metadata, tag=single_tag, progress=progress)
+        for base, metadata in plan.images
+    ]
+    document = images[0].document
+    if len(images) > 1:
+        pairs = [(image.document, base) for image, (base, _) in zip(images, plan.images, strict=True)]
+        document = make_index(pairs, plan.annotations)
+        await target.write_manifest(document, tag)
+    sent_bytes = base_sent + sum(layer.sent_bytes for layer in layers) + sum(image.sent_bytes for image in images)
+    return WrittenModelcar(document, tuple(images), layers, sent_bytes)
 
 
 @asynccontextmanager
-async def open_base(base: str, options: RegistryOptions, platform: str) -> AsyncGenerator[BaseImage, None]:
-    """Open a base image: `repository@sha256:…`, or `oci:DIRECTORY[@sha256:…]`; readable while the context is open.
+async def open_bases(
+    base: str, options: RegistryOptions, platforms: Sequence[str]
+) -> AsyncGenerator[tuple[BaseImage, ...], None]:
+    """Open a base image for each platform; readable while the context is open.
+
+    Args:
+        base: `repository@sha256:…`, or `oci:DIRECTORY[@sha256:…]`.
+        options: how its registry is talked to.
+        platforms: each `os/architecture`; given back in order of name.
 
     Raises:
-        InputError: not an image, not of the platform, or named by tag.
+        InputError: not an image, not of a platform, or named by tag.
         RegistryError: its registry refused or failed.
     """
+    wanted = sorted(set(platforms))
     if base.startswith("oci:"):
         directory, _, digest = base.removeprefix("oci:").partition("@")
         layout = Layout(Path(directory))
-        image = await read_base(layout, digest or layout.only_digest(), platform=platform)
-        yield image
+        pinned = digest or layout.only_digest()
+        yield tuple([await read_base(layout, pinned, platform=platform) for platform in wanted])
         return
     reference = parse_pinned(base)
     async with open_registry(reference.registry, options) as client:
         repository = Repository(client, reference.repository)
-        image = await read_base(repository, reference.digest, platform=platform)
-        yield image
+        yield tuple([await read_base(repository, reference.digest, platform=platform) for platform in wanted])
 
 
-def source_date_epoch() -> int:
-    """Return the time that SOURCE_DATE_EPOCH gives (https://reproducible-builds.org/specs/source-date-epoch), else 0.
-
-    Raises:
-        InputError: it is set and no number of seconds.
-    """
-    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
-    if not text.isdecimal():
-        raise InputError(f"not a number of seconds: {text!r}", where="SOURCE_DATE_EPOCH", expected="seconds since 1970")
-    return int(text)
-
-
-def _format_of(source: ModelSource) -> str:
-    suffixes = {name.rpartition(".")[2] for name in source.files}
-    return next((kind for kind in ("safetensors", "gguf") if kind in suffixes), "pickle")
-
-
-def _modelcar(source: ModelSource, written: WrittenImage, metadata: ImageMetadata, reference: str) -> Modelcar:
-    layers = tuple(
-        Layer(layer.digest, layer.size_bytes, layer.media_type, members)
-        for layer, members in zip(written.layers, written.members, strict=True)
+def _modelcar(source: ModelSource, plan: ModelcarPlan, written: WrittenModelcar, reference: str) -> Modelcar:
+    bases = dict.fromkeys(layer for base, _ in plan.images for layer in base.layers)  # platforms may share one
+    layers = (
+        *(Layer(layer.digest, layer.size_bytes, layer.media_type) for layer in bases),
+        *(
+            Layer(layer.descriptor.digest, layer.descriptor.size_bytes, layer.descriptor.media_type, layer.members)
+            for layer in written.layers
+        ),
     )
+    configs = sum(image.config.size_bytes for image in written.images)
     return Modelcar(
         digest=written.document.digest,
         reference=reference,
-        size_bytes=sum(layer.size_bytes for layer in layers) + written.config.size_bytes,
+        size_bytes=sum(layer.size_bytes for layer in layers) + configs,
         layers=layers,
         source=source,
         sent_bytes=written.sent_bytes,
-        annotations=dict(metadata.annotations),
+        annotations=plan.annotations,
     )

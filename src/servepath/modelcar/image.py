@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from servepath.errors import InputError
 from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.layers import LAYER_MEDIA_TYPE
-from servepath.modelcar.store import CONFIG, MANIFEST, Descriptor, Document, canonical_json, descriptor_of, load_object
+from servepath.modelcar.store import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    Descriptor,
+    Document,
+    canonical_json,
+    descriptor_of,
+    load_object,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +51,11 @@ class BaseImage:
     source: ImageSource | None = None
     name: str = ""
     digest: str = ""
+
+    @property
+    def platform(self) -> dict[str, str]:
+        """The platform, as an index names it."""
+        return {key: str(self.config[key]) for key in ("os", "architecture", "variant") if self.config.get(key)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +181,26 @@ def make_manifest(config: Descriptor, layers: Sequence[Descriptor], annotations:
         manifest["annotations"] = dict(annotations)
     data = canonical_json(manifest)
     return Document(MANIFEST, digest_of_bytes(data), data)
+
+
+def make_index(images: Sequence[tuple[Document, BaseImage]], annotations: Mapping[str, str]) -> Document:
+    """Return an index of one image per platform, in the order given."""
+    index: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [
+            manifest_descriptor(document).to_json() | {"platform": base.platform} for document, base in images
+        ],
+    }
+    if annotations:
+        index["annotations"] = dict(annotations)
+    data = canonical_json(index)
+    return Document(INDEX, digest_of_bytes(data), data)
+
+
+def manifest_descriptor(document: Document) -> Descriptor:
+    """Return the descriptor of a manifest or index."""
+    return Descriptor(document.media_type, document.digest, len(document.data))
 
 
 def config_descriptor(config: bytes) -> Descriptor:

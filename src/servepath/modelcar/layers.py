@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from servepath.errors import InputError
 from servepath.modelcar.content import CHUNK_BYTES, in_thread
+from servepath.modelcar.partition import cut_by_count
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
@@ -184,20 +185,21 @@ def plan_layers(
     """Plan the layers of a model: big files alone, in order of name, then the small files together.
 
     The small files come last because a runtime's unpacked layers are keyed by those below them: a changed
-    config then leaves the unpacked weights valid. Over `max_layers`, the smallest of the big files join the small ones.
+    config then leaves the unpacked weights valid. Over `max_layers`, neighbours among the big files share layers, as
+    evenly as they can.
 
     Args:
         files: path in the image (relative POSIX) -> file on disk, or what to make it of.
         mtime_s: modification time of every entry, in seconds since 1970.
         own_layer_bytes: files of at least this size get a layer of their own.
-        max_layers: the most layers to plan.
+        max_layers: the most layers to plan, at least 2.
     """
     sizes = {name: _size_of(content) for name, content in files.items()}
-    big = sorted((name for name in files if sizes[name] >= own_layer_bytes), key=lambda name: (-sizes[name], name))
-    alone = sorted(big[: max_layers - 1])
-    together = {name: content for name, content in files.items() if name not in frozenset(alone)}
-    plans = [plan_layer({name: files[name]}, mtime_s=mtime_s) for name in alone]
-    return (*plans, plan_layer(together, mtime_s=mtime_s)) if together else tuple(plans)
+    big = sorted(name for name in files if sizes[name] >= own_layer_bytes)
+    groups = cut_by_count([sizes[name] for name in big], max_layers - 1)
+    layers = [{big[position]: files[big[position]] for position in group} for group in groups]
+    together = {name: content for name, content in files.items() if sizes[name] < own_layer_bytes}
+    return tuple(plan_layer(layer, mtime_s=mtime_s) for layer in (*layers, together) if layer)
 
 
 def _padding(size_bytes: int) -> int:

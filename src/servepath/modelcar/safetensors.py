@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from servepath.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 LENGTH_BYTES = 8
@@ -47,10 +48,11 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A checked header: its length in bytes without the 8 before it, and the tensors in the order of their data."""
+    """A checked header: its length in bytes without the 8 before it, the tensors in the order of their data, notes."""
 
     header_bytes: int
     tensors: tuple[Tensor, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -114,7 +116,7 @@ def parse_header(header: bytes, file_bytes: int, where: str) -> Header:
         raise _broken(
             where, f"the tensors end at {position}, {relation} of the file's {data_bytes} data bytes", "a complete file"
         )
-    return Header(len(header), tuple(tensors))
+    return Header(len(header), tuple(tensors), metadata)
 
 
 def _load_json(header: bytes, where: str) -> dict[str, Any]:

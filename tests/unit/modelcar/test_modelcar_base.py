@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar.build import BuildOptions, build_layout, source_date_epoch
+from servepath.modelcar.build import build_layout
 from servepath.modelcar.content import BytesContent, digest_of, digest_of_bytes
 from servepath.modelcar.copy import copy_image
 from servepath.modelcar.layers import plan_layer
 from servepath.modelcar.layout import Layout
+from servepath.modelcar.plan import BuildOptions, source_date_epoch
 from servepath.modelcar.source import open_source
 from servepath.modelcar.store import DOCKER_LIST, DOCKER_MANIFEST, Document, canonical_json
 
@@ -65,7 +66,7 @@ async def test_a_compressed_base_below_an_index_is_used(
     model: Path, tmp_path: Path, options: RegistryOptions, architecture: str
 ) -> None:
     base, layer, diff_id = await write_docker_base(tmp_path)
-    build = BuildOptions(platform=f"linux/{architecture}")
+    build = BuildOptions(platforms=(f"linux/{architecture}",))
     modelcar = await build_layout(open_source(model), base, tmp_path / "out", build=build, options=options)
     assert (modelcar.layers[0].digest, modelcar.layers[0].media_type) == (
         layer,
@@ -81,7 +82,7 @@ async def test_a_compressed_base_below_an_index_is_used(
 
 async def test_a_platform_that_the_base_lacks_is_refused(model: Path, tmp_path: Path, options: RegistryOptions) -> None:
     base, _, _ = await write_docker_base(tmp_path)
-    build = BuildOptions(platform="linux/s390x")
+    build = BuildOptions(platforms=("linux/s390x",))
     with pytest.raises(InputError, match="no image for the platform") as caught:
         await build_layout(open_source(model), base, tmp_path / "out", build=build, options=options)
     assert "linux/arm64" in caught.value.expected

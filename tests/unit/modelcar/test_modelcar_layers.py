@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servepath.errors import InputError
-from servepath.modelcar.build import BuildOptions, build_layout
+from servepath.modelcar.build import build_layout
 from servepath.modelcar.content import digest_of
 from servepath.modelcar.layers import LayerPlan, Member, plan_layer, plan_layers
 from servepath.modelcar.layout import Layout
+from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
 from servepath.modelcar.tarwalk import Window, list_entries
 from tests.unit.modelcar.helpers import MIB, write_model
@@ -110,7 +111,7 @@ def test_big_files_alone_small_ones_last_and_a_bound_on_layers(tmp_path: Path) -
     names = [plan.names for plan in plan_layers(files)]
     assert names == [("models/b",), ("models/c",), ("models/d",), ("models/a", "models/e")]
     bounded = [plan.names for plan in plan_layers(files, max_layers=3)]
-    assert bounded == [("models/b",), ("models/d",), ("models/a", "models/c", "models/e")]
+    assert bounded == [("models/b", "models/c"), ("models/d",), ("models/a", "models/e")]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
