@@ -10,6 +10,7 @@ import httpx
 
 from servepath.errors import RegistryError
 from servepath.modelcar.reference import is_loopback
+from servepath.modelcar.retry import RETRIED_STATUS, TryAgainError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 STREAMED = "servepath_streamed"
 """Request extension: the body is a stream that cannot be sent twice, so a 401 goes to the caller, which starts anew."""
-_CHALLENGE = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
+_CHALLENGE = re.compile(r'([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
+_TOKEN = re.compile(r"[!-~]+")
 _UNAUTHORIZED = 401
 _OK = 200
 
@@ -56,7 +58,8 @@ class RegistryAuth(httpx.Auth):
         if challenge.lower().startswith("basic") and self._basic():
             header = self._basic()
         elif challenge.lower().startswith("bearer"):
-            token_response = yield self._token_request(dict(_CHALLENGE.findall(challenge)), request.url)
+            parameters = {name.lower(): quoted or bare for name, quoted, bare in _CHALLENGE.findall(challenge)}
+            token_response = yield self._token_request(parameters, request.url)
             await token_response.aread()
             header = f"Bearer {self._token(token_response)}"
         else:
@@ -71,8 +74,7 @@ class RegistryAuth(httpx.Auth):
         return f"Basic {b64encode(pair.encode()).decode()}"
 
     def _token_request(self, challenge: dict[str, str], url: httpx.URL) -> httpx.Request:
-        realm = httpx.URL(challenge.get("realm", ""))
-        self._refuse_exposure(realm)
+        realm = self._realm(challenge.get("realm", ""))
         scopes = [scope for scope in [challenge.get("scope", "")] if scope]
         if mounted_from := url.params.get("from"):
             scopes.append(f"repository:{mounted_from}:pull")
@@ -90,22 +92,34 @@ class RegistryAuth(httpx.Auth):
         headers = {"Authorization": self._basic()} if self._basic() else {}
         return httpx.Request("GET", realm.copy_merge_params(query), headers=headers)
 
-    def _refuse_exposure(self, realm: httpx.URL) -> None:
-        if realm.scheme == "https" or (realm.scheme == "http" and (self._allow_plain_http or is_loopback(realm.host))):
-            return
-        raise RegistryError(
-            "the registry names a token service that is not HTTPS",
-            where=self._host,
-            expected=f"https://…, got {str(realm)[:120]!r}",
+    def _realm(self, text: str) -> httpx.URL:
+        """Return the token service's address if credentials may be sent there."""
+        try:
+            realm = httpx.URL(text)
+        except httpx.InvalidURL:
+            realm = httpx.URL("")
+        is_safe = realm.scheme == "https" or (
+            realm.scheme == "http" and (self._allow_plain_http or is_loopback(realm.netloc.decode("ascii")))
         )
+        if not (is_safe and realm.host):
+            raise RegistryError(
+                "the registry names a token service that is not HTTPS",
+                where=self._host,
+                expected=f"https://…, got {text[:120]!r}",
+            )
+        return realm
 
     def _token(self, response: httpx.Response) -> str:
+        if response.status_code in RETRIED_STATUS:
+            raise TryAgainError(
+                f"the token service answered {response.status_code}", response.headers.get("Retry-After", "")
+            )
         try:
             answer = response.json() if response.status_code == _OK else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = {}
         token = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
-        if not isinstance(token, str):
+        if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise RegistryError(
                 f"the token service answered {response.status_code} without a token",
                 where=str(response.url.copy_with(query=None)),

@@ -5,6 +5,7 @@ Facts of the protocol: https://github.com/opencontainers/distribution-spec/blob/
 
 from __future__ import annotations
 
+import os
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def plain_http_hosts() -> frozenset[str]:
+    """Give the hosts of `SERVEPATH_PLAIN_HTTP`: a mirror in a closed network may have no TLS."""
+    return frozenset(filter(None, os.environ.get("SERVEPATH_PLAIN_HTTP", "").split(",")))
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryOptions:
     """How registries are talked to.
 
     Attributes:
-        plain_http: `host[:port]` of registries that are spoken to without TLS; loopback ones always are.
+        plain_http: `host[:port]` of registries that are spoken to without TLS; loopback ones always are. By default
+            those of `SERVEPATH_PLAIN_HTTP`, separated by commas.
         credentials: credentials by `host[:port]`; other hosts' are looked up in `docker_config`.
         docker_config: the directory of Docker's `config.json`.
         timeout_s: bound of each connect, read and write, in seconds.
@@ -41,7 +48,7 @@ class RegistryOptions:
         ca_file: PEM certificates to trust besides the system's own.
     """
 
-    plain_http: frozenset[str] = frozenset()
+    plain_http: frozenset[str] = field(default_factory=plain_http_hosts)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     docker_config: Path = field(default_factory=docker_config_directory)
     timeout_s: float = 60.0
@@ -67,7 +74,8 @@ class Registry:
             auth=RegistryAuth(host, credentials, allow_plain_http=host in options.plain_http),
             timeout=options.timeout_s,
             verify=_tls(options.ca_file) if self.scheme == "https" else False,
-            headers={"User-Agent": "servepath"},
+            headers={"User-Agent": "servepath", "Accept-Encoding": "identity"},  # a digest is of the bytes as stored
+            event_hooks={"request": [self._refuse_plain_http]},
         )
 
     async def __aenter__(self) -> Self:
@@ -78,6 +86,19 @@ class Registry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
+
+    async def _refuse_plain_http(self, request: httpx.Request) -> None:
+        """Refuse before anything is sent; redirects come here too, also those to other hosts.
+
+        Raises:
+            RegistryError: neither TLS nor a host that may be spoken to without it.
+        """
+        if request.url.scheme != "https" and not self.options.allows_plain_http(request.url.netloc.decode("ascii")):
+            raise RegistryError(
+                "a redirect to plain HTTP",
+                where=self.host,
+                expected=f"https://…, got {str(request.url.copy_with(query=None))[:120]}",
+            )
 
     async def ping(self) -> None:
         """Check that a registry answers, with these credentials.

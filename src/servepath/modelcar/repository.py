@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
-from anyio import to_thread
 
 from servepath.errors import RegistryError
 from servepath.modelcar.auth import STREAMED
-from servepath.modelcar.content import CHUNK_BYTES, Content, digest_of_bytes
+from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.pipe import Pipe
 from servepath.modelcar.reference import check_repository, is_digest
+from servepath.modelcar.remote import RemoteBlob, wrong_digest
 from servepath.modelcar.retry import TryAgainError
 from servepath.modelcar.store import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Document, load_object
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
-    from servepath.modelcar.content import Tap
+    from servepath.modelcar.content import Content
     from servepath.modelcar.registry import Registry
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -52,15 +50,15 @@ class Repository:
         data = self.registry.expect(response, "reading a manifest", {200}).content
         digest = digest_of_bytes(data)
         if is_digest(reference) and digest != reference:
-            raise _wrong_digest(self, digest, reference)
+            raise wrong_digest(str(self), digest, reference)
         if len(data) > MAX_MANIFEST_BYTES:
             raise RegistryError(f"a manifest of {len(data)} bytes", where=f"{self}@{digest}", expected="at most 4 MiB")
         kind = load_object(data, digest).get("mediaType") or response.headers.get("Content-Type", "").partition(";")[0]
         return Document(str(kind), digest, data)
 
     def blob(self, descriptor: Descriptor) -> Content:
-        """Return a blob's content: each reading is one GET, whose length and digest are checked."""
-        return RemoteBlob(self, descriptor)
+        """Return a blob's content, whose length and digest are checked with each reading."""
+        return RemoteBlob(self.registry, str(self), self.path("blobs", descriptor.digest), descriptor)
 
     async def read_range(self, descriptor: Descriptor, start: int, length: int) -> bytes:
         """Read a part of a blob by a Range request.
@@ -123,7 +121,7 @@ class Repository:
             response = await pipe.run(lambda: self._send(pipe, location, digest, content.size_bytes))
             self.registry.expect(response, "uploading a blob", {201})
             if digest and pipe.digest != digest and content.size_bytes:
-                raise _wrong_digest(self, pipe.digest, digest)
+                raise wrong_digest(str(self), pipe.digest, digest)
             return digest or pipe.digest
 
         return await self.registry.retried(f"uploading to {self}", attempt)
@@ -140,7 +138,7 @@ class Repository:
         self.registry.expect(response, "writing the manifest", {201})
         filed = response.headers.get("Docker-Content-Digest", document.digest)
         if filed != document.digest:
-            raise _wrong_digest(self, filed, document.digest)
+            raise wrong_digest(str(self), filed, document.digest)
 
     async def _send(self, pipe: Pipe, location: httpx.URL, digest: str, size_bytes: int) -> httpx.Response:
         """Send what is in the pipe and finish the upload; the digest may be known only after the last byte."""
@@ -173,49 +171,3 @@ class Repository:
 
     async def _cancel(self, location: httpx.URL) -> None:
         await self.registry.send("DELETE", location)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteBlob:
-    """A blob in a repository, streamed by GET."""
-
-    repository: Repository
-    descriptor: Descriptor
-
-    @property
-    def size_bytes(self) -> int:
-        """Size that the descriptor says."""
-        return self.descriptor.size_bytes
-
-    async def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
-        """Stream the blob.
-
-        Raises:
-            RegistryError: it is not there, the connection breaks, or its bytes are not those of its digest.
-        """
-        registry, sha256 = self.repository.registry, hashlib.sha256()
-        try:
-            async with registry.stream(self.repository.path("blobs", self.descriptor.digest), {}) as response:
-                registry.expect(response, "reading a blob", {200})
-                async for chunk in response.aiter_raw(CHUNK_BYTES):
-                    await to_thread.run_sync(sha256.update, chunk)
-                    tap(chunk)
-                    yield chunk
-        except httpx.TransportError as error:
-            raise RegistryError(
-                f"reading a blob: {type(error).__name__}: {error}",
-                where=f"{self.repository}@{self.descriptor.digest}",
-                expected="the whole blob",
-            ) from error
-        digest = f"sha256:{sha256.hexdigest()}"
-        if digest != self.descriptor.digest:
-            raise _wrong_digest(self.repository, digest, self.descriptor.digest)
-
-
-def _wrong_digest(repository: Repository, seen: str, expected: str) -> RegistryError:
-    return RegistryError(
-        f"the registry has other bytes under a digest: they hash to {seen}",
-        where=str(repository),
-        expected=expected,
-        next_command=f"curl -sI {repository.registry.scheme}://{repository.registry.host}/v2/{repository.name}/tags/list",
-    )

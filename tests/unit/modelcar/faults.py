@@ -7,10 +7,12 @@ import http.client
 import json
 import re
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +22,17 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "ser
 
 @dataclass
 class Rule:
-    """What to do with the next `times` requests of a method and path."""
+    """What to do with the next `times` requests of a method and path.
+
+    Attributes:
+        status: answer this, without asking the registry.
+        drop_after_bytes: read so much of the request, then close the connection without an answer.
+        cut_after_bytes: send so much of the registry's answer, then close the connection.
+        stall_s: say nothing for so many seconds, then close the connection.
+        change: what to make of the answer's body.
+        change_headers: what to make of the answer's headers.
+        forget_token: from here on the token that was given out is no longer valid.
+    """
 
     method: str
     path: str
@@ -28,6 +40,9 @@ class Rule:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     drop_after_bytes: int = -1
+    cut_after_bytes: int = -1
+    stall_s: float = 0
+    forget_token: bool = False
     change: Callable[[bytes], bytes] | None = None
     change_headers: Callable[[dict[str, str]], dict[str, str]] | None = None
 
@@ -41,6 +56,9 @@ class Faults:
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     token: str = ""
     basic: str = ""
+    refresh: str = ""
+    challenge: str = ""
+    without_ranges: bool = False
     token_requests: list[str] = field(default_factory=list)
 
     def count(self, method: str, pattern: str) -> int:
@@ -79,13 +97,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.faults.seen.append((self.command, self.path, dict(self.headers)))
         if self.path.startswith("/token"):
             return self.token()
+        if self.server.faults.token and self.expires():
+            self.server.faults.token += "-next"
         if self.server.faults.token and self.headers.get("Authorization") != f"Bearer {self.server.faults.token}":
             self.body()
             realm = (
                 f'Bearer realm="http://{self.server.faults.host}/token",service="test",scope="repository:x:pull,push"'
             )
+            realm = self.server.faults.challenge or realm
             return self.answer(401, {"WWW-Authenticate": realm}, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
         rule = self.server.faults.take(self.command, self.path)
+        if rule is not None and rule.stall_s:
+            time.sleep(rule.stall_s)
+            self.close_connection = True
+            return None
         if rule is not None and rule.drop_after_bytes >= 0:
             self.body(rule.drop_after_bytes)
             self.close_connection = True
@@ -95,8 +120,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(rule.status, rule.headers, b'{"errors":[{"code":"TEST","message":"injected"}]}')
         return self.forward(rule)
 
+    def expires(self) -> bool:
+        rules = self.server.faults.rules
+        due = [r for r in rules if r.forget_token and r.method == self.command and re.search(r.path, self.path)]
+        for rule in due:
+            rules.remove(rule)
+        return bool(due)
+
     def token(self) -> None:
         self.server.faults.token_requests.append(self.path)
+        rule = self.server.faults.take(self.command, self.path)
+        if rule is not None:
+            return self.answer(rule.status, rule.headers)
+        form = parse_qs(self.body().decode())
+        if self.server.faults.refresh and form.get("refresh_token") != [self.server.faults.refresh]:
+            return self.answer(401, {})
         expected = "Basic " + base64.b64encode(self.server.faults.basic.encode()).decode()
         if self.server.faults.basic and self.headers.get("Authorization") != expected:
             return self.answer(401, {})
@@ -105,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
     def forward(self, rule: Rule | None) -> None:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in {"connection", "authorization"}}
+        if self.server.faults.without_ranges:
+            headers.pop("Range", None)
         connection.request(self.command, self.path, self.body(), headers)
         response = connection.getresponse()
         body = response.read()
@@ -116,7 +156,19 @@ class _Handler(BaseHTTPRequestHandler):
             body = rule.change(body)
         if rule is not None and rule.change_headers:
             answered = rule.change_headers(answered)
-        self.answer(response.status, answered, body)
+        if rule is not None and rule.cut_after_bytes >= 0:
+            return self.cut(
+                response.status, answered | {"Content-Length": str(len(body))}, body[: rule.cut_after_bytes]
+            )
+        return self.answer(response.status, answered, body)
+
+    def cut(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
