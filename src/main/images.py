@@ -3,7 +3,7 @@
 import functools
 
 from servepath.platform import lock
-from servepath.serving.render import manifests_directory
+from servepath.manifests import manifests_directory
 
 
 @functools.cache

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from servepath import platform
 from servepath.bench.compare import compare
 from servepath.bench.model import BenchPlan
 from servepath.bench.slo import Slo, evaluate
@@ -33,6 +32,7 @@ from servepath.modelcar.build import build_and_push
 from servepath.modelcar.hub import HubOptions, download
 from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
+from servepath.platform import checking
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
 from servepath.report.write import load_report, write_report
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
@@ -318,7 +318,7 @@ class _Job:
             self.cluster = cluster
             node = await node_facts(cluster)
             self.report = replace(self.report, cluster=cluster, run=replace(self.report.run, node=node))
-            results = await platform.check(cluster)
+            results = await checking.check(cluster)
             self.add_checks(results)
             failed = [result for result in results if result.verdict is Verdict.FAIL]
             if failed:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from ci.node import containerd, envoy_gateway, images, worker
-from servepath import platform
 from servepath.cluster.model import Cluster
 from servepath.evidence import Verdict
+from servepath.platform import checking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ def host(name: str, domain: str) -> dict[str, str]:
 
 async def test_the_platform_is_what_both_paths_need(plane: ControlPlane, gateway: Gateway) -> None:
     cluster = Cluster(plane.kubeconfig, "127.0.0.1:5000", gateway.url, gateway_class=gateway.gateway_class)
-    results = await platform.check(cluster)
+    results = await checking.check(cluster)
     assert [(result.name, result.seen) for result in results if result.verdict is not Verdict.PASS] == []
 
 

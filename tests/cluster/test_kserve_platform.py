@@ -13,8 +13,8 @@ import yaml
 
 from ci.node import kserve, programs
 from ci.node.kubernetes import HELM
-from servepath import platform
 from servepath.evidence import Verdict
+from servepath.platform import checking
 
 if TYPE_CHECKING:
     from ci.node.control_plane import ControlPlane
@@ -30,7 +30,7 @@ VALIDATOR = "validatingwebhookconfiguration/inferenceservice.serving.kserve.io"
 
 
 async def results(cluster: Cluster) -> dict[str, CheckResult]:
-    return {result.name: result for result in await platform.check(cluster)}
+    return {result.name: result for result in await checking.check(cluster)}
 
 
 async def test_kserve_passes(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.errors import ClusterError
-from servepath.serving.render import manifests_directory
+from servepath.manifests import manifests_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

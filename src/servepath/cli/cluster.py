@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from servepath import platform
 from servepath.cli.connection import Connection
 from servepath.cli.defaults import lock_file
 from servepath.cli.options import AsJson, Context, GatewayClass, GatewayUrl, Kubeconfig, Namespace, Registry
@@ -18,7 +17,8 @@ from servepath.cluster.facts import node_facts
 from servepath.cluster.model import Cluster
 from servepath.errors import CheckFailedError
 from servepath.evidence import CheckResult, Verdict
-from servepath.serving.render import manifests_directory
+from servepath.manifests import manifests_directory
+from servepath.platform import checking, installing, lock
 
 
 def cluster_command(
@@ -74,8 +74,8 @@ def platform_command(
 
     async def work() -> tuple[CheckResult, ...]:
         if apply:
-            await platform.install(cluster, platform.read_lock(lock_file()), manifests_directory(), progress=_show)
-        return await platform.check(cluster)
+            await installing.install(cluster, platform.read_lock(lock_file()), manifests_directory(), progress=_show)
+        return await checking.check(cluster)
 
     results = run(work)
     show_checks(results, as_json=as_json)
@@ -83,7 +83,7 @@ def platform_command(
         raise typer.Exit(CheckFailedError.exit_code)
 
 
-def _show(step: platform.Step) -> None:
+def _show(step: installing.Step) -> None:
     console_line(f"{step.action:>8} {step.part.name}: {step.seen}")
     if step.digest_command:
         console_line(f"{'':>8} by version alone, its digest is not in the lock; to see it: {step.digest_command}")

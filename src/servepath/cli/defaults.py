@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servepath.evidence import RunInfo
+from servepath.manifests import manifests_directory
 from servepath.modelcar.plan import BuildOptions, source_date_epoch
 from servepath.platform import lock
-from servepath.serving.render import manifests_directory
 
 if TYPE_CHECKING:
     from servepath.serving.model import Profile

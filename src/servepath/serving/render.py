@@ -19,6 +19,7 @@ import yaml
 
 from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.errors import ClusterError, UsageError
+from servepath.manifests import manifests_directory
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.refusals import refuse_unpinned, refuse_unsupported
 
@@ -51,20 +52,6 @@ def object_name(spec: ServingSpec, path: ServingPath) -> str:
 def host_of(spec: ServingSpec, path: ServingPath) -> str:
     """Give the hostname of a path, in the form that KServe's domain template gives: `<object>-<namespace>.<domain>`."""
     return f"{object_name(spec, path)}-{spec.namespace}.{spec.domain}"
-
-
-def manifests_directory() -> Path:
-    """Find `manifests/` of the checkout that this file is part of.
-
-    Raises:
-        UsageError: servepath was installed without its manifests.
-    """
-    for parent in Path(__file__).resolve().parents:
-        if (parent / "manifests" / "raw" / "base" / "kustomization.yaml").is_file():
-            return parent / "manifests"
-    raise UsageError(
-        "the manifests directory is not here", where=str(Path(__file__)), expected="a checkout of servepath"
-    )
 
 
 async def render(

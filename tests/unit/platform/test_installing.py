@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from servepath.cli.app import app
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError, UsageError
-from servepath.platform import Action, install, plan, read_lock
+from servepath.platform.installing import Action, install, plan
+from servepath.platform.lock import read as read_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from servepath.errors import InputError
-from servepath.platform import read_lock
+from servepath.platform.lock import read as read_lock
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "manifests"
 LOCK = MANIFESTS / "lock.yaml"

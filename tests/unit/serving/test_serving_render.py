@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from servepath.errors import ClusterError, UsageError
+from servepath.manifests import manifests_directory
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import CPU, GPU, PROFILES, profile_named
 from servepath.serving.render import (
@@ -17,7 +18,6 @@ from servepath.serving.render import (
     build,
     engine_container,
     host_of,
-    manifests_directory,
     render,
     write_overlay,
 )
