@@ -1,4 +1,9 @@
-"""Copy whole images by digest, streaming: from a layout or a registry to a registry, nothing kept on disk."""
+"""Copy whole images by digest, streaming: from a layout or a registry to a registry, nothing kept on disk.
+
+Everything under a digest is copied: an index with all its images, and what refers to them (SBOM, provenance,
+signatures). A tag is put last, so whoever finds it finds all of that. A copy that was interrupted leaves whole blobs,
+which the next one finds.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,40 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from servepath.errors import InputError
 from servepath.modelcar.image import read_image
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Progress
 from servepath.modelcar.parallel import run_all
 from servepath.modelcar.reference import parse_pinned
+from servepath.modelcar.referrers import list_referrers, write_referrer
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
-from servepath.modelcar.write import copy_blob, ignore_progress
+from servepath.modelcar.store import descriptor_of
+from servepath.modelcar.write import ignore_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from servepath.modelcar.store import Descriptor, ImageSource, ImageTarget
+    from servepath.modelcar.store import Descriptor, Document, ImageSource, ImageTarget
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedImage:
-    """The digest that was copied, and the bytes of blobs that had to be sent."""
+    """What was copied.
+
+    Attributes:
+        digest: the digest, the same in both places.
+        reference: where it is now: `host/repository@sha256:…`.
+        sent_bytes: the bytes of blobs that had to be sent; what was there or was mounted is not counted.
+        referrers: digests of the manifests that refer to the image or to a part of it, and that are there now too.
+    """
 
     digest: str
+    reference: str
     sent_bytes: int
+    referrers: tuple[str, ...] = ()
 
 
 async def push_layout(  # noqa: PLR0913 - the last four have defaults that work
@@ -62,7 +79,7 @@ async def push_layout(  # noqa: PLR0913 - the last four have defaults that work
         copied = await copy_image(
             source, target, digest or source.only_digest(), tag=tag, limit=settings.uploads, progress=progress
         )
-    return f"{target}@{copied.digest}"
+    return copied.reference
 
 
 async def copy(  # noqa: PLR0913 - the last three have defaults that work
@@ -73,8 +90,8 @@ async def copy(  # noqa: PLR0913 - the last three have defaults that work
     tag: str = "",
     options: RegistryOptions | None = None,
     progress: Callable[[Progress], None] = ignore_progress,
-) -> str:
-    """Copy an image from registry to registry by digest and return its new reference, with the same digest.
+) -> CopiedImage:
+    """Copy an image from registry to registry by digest, with what refers to it; the digest stays the same.
 
     Args:
         reference: `host/repository@sha256:…`.
@@ -85,15 +102,14 @@ async def copy(  # noqa: PLR0913 - the last three have defaults that work
         progress: called as bytes are sent.
 
     Raises:
-        InputError: the reference has no digest.
+        InputError: the reference has no digest, or a manifest is malformed.
         RegistryError: a registry refused or failed.
     """
     settings = options or RegistryOptions()
     pinned = parse_pinned(reference)
     async with open_registry(pinned.registry, settings) as origin, open_registry(registry, settings) as client:
         source, target = Repository(origin, pinned.repository), Repository(client, repository)
-        copied = await copy_image(source, target, pinned.digest, tag=tag, limit=settings.uploads, progress=progress)
-    return f"{target}@{copied.digest}"
+        return await copy_image(source, target, pinned.digest, tag=tag, limit=settings.uploads, progress=progress)
 
 
 async def copy_image(  # noqa: PLR0913 - the last three have defaults that work
@@ -107,38 +123,89 @@ async def copy_image(  # noqa: PLR0913 - the last three have defaults that work
 ) -> CopiedImage:
     """Copy an image, or an index with all its images; the bytes of every manifest stay as they are.
 
+    Between two repositories what refers to them travels along; a layout keeps no referrers.
+
     Raises:
         InputError: the image cannot be read.
         RegistryError: a registry refused or failed.
     """
     document = await source.read_manifest(reference)
-    sent_bytes = 0
-    if document.is_index:
-        for entry in document.json.get("manifests") or []:
-            copied = await copy_image(source, target, str(entry["digest"]), limit=limit, progress=progress)
-            sent_bytes += copied.sent_bytes
-    else:
-        image = await read_image(source, document.digest)
+    job = _Copy(source, target, limit, progress)
+    await job.image(document)
+    referrers = await job.referrers()
+    if tag:
+        await target.write_manifest(document, tag)
+    return CopiedImage(document.digest, f"{target}@{document.digest}", job.sent_bytes, referrers)
+
+
+class _Copy:
+    """One copy: from where to where, and what was copied so far."""
+
+    def __init__(
+        self, source: ImageSource, target: ImageTarget, limit: int, progress: Callable[[Progress], None]
+    ) -> None:
+        self._source, self._target = source, target
+        self._limit, self._progress = limit, progress
+        self._copied: dict[str, None] = {}  # digests of manifests, in order
+        self.sent_bytes = 0
+
+    async def image(self, document: Document) -> None:
+        """Copy what a manifest names, then the manifest under its digest."""
+        if document.digest not in self._copied:
+            await self._contents(document)
+            await self._target.write_manifest(document, "")
+            self._copied[document.digest] = None
+
+    async def _contents(self, document: Document) -> None:
+        if document.is_index:
+            for child in _manifests_of(document):
+                await self.image(await self._source.read_manifest(child.digest))
+            return
+        image = await read_image(self._source, document.digest)
         blobs = dict.fromkeys((*image.layers, image.config))  # a blob may appear twice
-        jobs = [partial(_copy_one, source, target, blob, progress) for blob in blobs]
-        sent_bytes = sum(await run_all(jobs, limit))
-    await target.write_manifest(document, tag)
-    return CopiedImage(document.digest, sent_bytes)
+        self.sent_bytes += sum(await run_all([partial(self._blob, blob) for blob in blobs], self._limit))
+
+    async def referrers(self) -> tuple[str, ...]:
+        """Copy what refers to the copied manifests, and what refers to that, and return the digests."""
+        source, target = self._source, self._target
+        if not (isinstance(source, Repository) and isinstance(target, Repository)):
+            return ()
+        subjects, found = list(self._copied), dict[str, None]()
+        for subject in subjects:  # grows while it is read: a signature may refer to an SBOM
+            listed = [entry.descriptor.digest for entry in await list_referrers(source, subject)]
+            there = {entry.descriptor.digest for entry in await list_referrers(target, subject)} if listed else set()
+            for digest in listed:
+                if digest not in there:
+                    document = await source.read_manifest(digest)
+                    await self._contents(document)
+                    await write_referrer(target, document)
+                if digest not in found:
+                    found[digest] = None
+                    subjects.append(digest)
+        return tuple(found)
+
+    async def _blob(self, blob: Descriptor) -> int:
+        size_bytes = blob.size_bytes
+        if await self._target.has_blob(blob) or await self._mounted(blob):
+            self._progress(Progress(blob.digest, size_bytes, size_bytes))
+            return 0
+        await self._target.write_blob(
+            self._source.blob(blob), blob.digest, lambda sent: self._progress(Progress(blob.digest, sent, size_bytes))
+        )
+        return size_bytes
+
+    async def _mounted(self, blob: Descriptor) -> bool:
+        """Mount the blob if both repositories are of one registry; tell whether that was possible."""
+        source, target = self._source, self._target
+        if not (isinstance(source, Repository) and isinstance(target, Repository)):
+            return False
+        if source.registry.host != target.registry.host or source.name == target.name:
+            return False
+        return await target.mount_blob(blob, source.name)
 
 
-async def _copy_one(
-    source: ImageSource, target: ImageTarget, blob: Descriptor, progress: Callable[[Progress], None]
-) -> int:
-    if await _mounted(source, target, blob):
-        progress(Progress(blob.digest, blob.size_bytes, blob.size_bytes))
-        return 0
-    return await copy_blob(target, source.blob(blob), blob, blob.digest, progress)
-
-
-async def _mounted(source: ImageSource, target: ImageTarget, blob: Descriptor) -> bool:
-    """Mount the blob if both repositories are of one registry; tell whether that was possible."""
-    if not (isinstance(source, Repository) and isinstance(target, Repository)):
-        return False
-    if source.registry.host != target.registry.host or source.name == target.name:
-        return False
-    return await target.mount_blob(blob, source.name)
+def _manifests_of(index: Document) -> list[Descriptor]:
+    entries = index.json.get("manifests")
+    if not isinstance(entries, list):
+        raise InputError("the index lists no manifests", where=index.digest, expected="a list under `manifests`")
+    return [descriptor_of(entry, index.digest) for entry in entries]

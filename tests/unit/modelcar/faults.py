@@ -25,7 +25,7 @@ class Rule:
     """What to do with the next `times` requests of a method and path.
 
     Attributes:
-        status: answer this, without asking the registry.
+        status: answer this, with `headers` and `body`, without asking the registry.
         drop_after_bytes: read so much of the request, then close the connection without an answer.
         cut_after_bytes: send so much of the registry's answer, then close the connection.
         stall_s: say nothing for so many seconds, then close the connection.
@@ -39,6 +39,7 @@ class Rule:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"errors":[{"code":"TEST","message":"injected"}]}'
     drop_after_bytes: int = -1
     cut_after_bytes: int = -1
     stall_s: float = 0
@@ -117,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if rule is not None and rule.status:
             self.body()
-            return self.answer(rule.status, rule.headers, b'{"errors":[{"code":"TEST","message":"injected"}]}')
+            return self.answer(rule.status, rule.headers, rule.body)
         return self.forward(rule)
 
     def expires(self) -> bool:
