@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ci.node.kubectl import Kubectl
 
 CLASS_NAME = "local"
-COUNT = 8
+COUNT = 32
 
 
 async def create(kubectl: Kubectl, folder: Path) -> None:

@@ -13,7 +13,7 @@ class Measurement:
         name: what was measured, such as `start_warm`.
         subject: of what: a serving path, a program, a way of the model into the node.
         unit: `s`, `bytes`, `requests` or `cores`.
-        value: the median of the samples; without any, what `how` explains.
+        value: the median of the samples.
         samples: each single measurement, in the order in which they were taken.
         how: how it was measured, in words.
     """
@@ -56,7 +56,9 @@ class Lifecycle:
     Attributes:
         measurements: numbers, one per name and subject.
         rollouts: the updates under load.
+        skipped: what was not measured, and why; each in words.
     """
 
     measurements: tuple[Measurement, ...]
     rollouts: tuple[Rollout, ...]
+    skipped: tuple[str, ...] = ()

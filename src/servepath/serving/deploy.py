@@ -19,6 +19,8 @@ from servepath.serving.render import GatewayRef, engine_container, host_of, obje
 from servepath.serving.stopped import is_stopped, switch_patch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
@@ -129,8 +131,10 @@ async def _start(client: AsyncClient, service: Json) -> None:
             await client.patch(KINDS["InferenceService"], name, patch, namespace=namespace, patch_type=PatchType.MERGE)
 
 
-async def delete(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]:
-    """Delete the objects of both paths that carry servepath's label, and await that they and their pods are gone.
+async def delete(
+    cluster: Cluster, namespace: str, name: str, paths: Sequence[ServingPath] = tuple(ServingPath)
+) -> tuple[str, ...]:
+    """Delete the objects of these paths that carry servepath's label, and await that they and their pods are gone.
 
     The namespace stays: others may have put something there.
 
@@ -138,6 +142,7 @@ async def delete(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]
         cluster: where.
         namespace: the namespace of both paths.
         name: the base name that they were deployed under.
+        paths: which paths, both by default.
 
     Returns:
         What was deleted, such as `Deployment qwen-raw`.
@@ -145,15 +150,20 @@ async def delete(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]
     Raises:
         ClusterError: the API server refuses, or an object is still there after three minutes.
     """
-    candidates = [(kind, f"{name}-{path}") for path in ServingPath for kind in _DELETED_KINDS]
+    candidates = [(kind, f"{name}-{path}") for path in paths for kind in _DELETED_KINDS]
     async with kubernetes(cluster) as client:
-        deleted = [(kind, one) for kind, one in candidates if await _delete_one(client, kind, namespace, one)]
+        deleted = [(kind, one) for kind, one in candidates if await delete_one(client, kind, namespace, one)]
         for kind, one in deleted:
             await until_gone(client, kind, namespace, one, timeout_s=_DELETE_TIMEOUT_S)
     return tuple(f"{kind} {one}" for kind, one in deleted)
 
 
-async def _delete_one(client: AsyncClient, kind: str, namespace: str, name: str) -> bool:
+async def delete_one(client: AsyncClient, kind: str, namespace: str, name: str) -> bool:
+    """Begin to delete an object that servepath made; False where there is none.
+
+    Raises:
+        ClusterError: the API server refuses.
+    """
     with errors_of(f"{kind} {namespace}/{name}"):
         try:
             found = await read(client, kind, name, namespace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -44,6 +44,7 @@ class Expectation:
         timeout_s: budget from now to the first completion, in seconds.
         request_timeout_s: budget of one completion, in seconds.
         patience_s: how long a cause that may pass by itself is borne, in seconds.
+        annotations: of its pods, where they alone tell the new revision from the old.
     """
 
     path: ServingPath
@@ -57,6 +58,7 @@ class Expectation:
     timeout_s: float
     request_timeout_s: float
     patience_s: float
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 async def await_ready(client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str) -> str:
@@ -110,7 +112,9 @@ async def _serve_first(
 
     def rolled_out(deployment: Json | None) -> bool | None:
         latest[0] = deployment
-        return True if deployment is not None and is_rolled_out(deployment, expected.container) else None
+        if deployment is None or not carries(deployment["spec"]["template"], expected.annotations):
+            return None
+        return True if is_rolled_out(deployment, expected.container) else None
 
     def ready_host(service: Json | None) -> str | None:
         latest[0] = service
@@ -169,6 +173,12 @@ def runs(pod_spec: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
     )
 
 
+def carries(obj: Mapping[str, Any], annotations: Mapping[str, str]) -> bool:
+    """Tell whether an object, or a pod template, has these annotations."""
+    present = (obj.get("metadata") or {}).get("annotations") or {}
+    return annotations.items() <= present.items()
+
+
 def host_when_ready(service: Mapping[str, Any]) -> str | None:
     """Give the host of an InferenceService that says Ready and has a URL."""
     ready = conditions(service).get("Ready")
@@ -192,7 +202,8 @@ def _watch_for_causes(group: TaskGroup, client: AsyncClient, expected: Expectati
         watched.append(("InferenceService", expected.name, cause_in_inferenceservice))
 
     def of_this_revision(pod: Json) -> Cause | None:
-        return cause_in_pod(pod) if runs(pod["spec"], expected.container) else None
+        is_new = runs(pod["spec"], expected.container) and carries(pod, expected.annotations)
+        return cause_in_pod(pod) if is_new else None
 
     for kind, name, judge in watched:
         group.start_soon(_raise_causes, client, expected, kind, {"name": name}, judge)
