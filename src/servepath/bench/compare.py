@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from servepath.bench.analysis import analyse
+from servepath.bench.growth import MAX_BLOCKS, half_width_percent, reason_to_stop
 from servepath.bench.load import Slot, open_client, run_block
+from servepath.bench.pairing import values_by_block
 from servepath.bench.prompts import calibrate, load_exact_prompts
 from servepath.bench.schedule import arrival_times_s, block_order
 from servepath.errors import ClusterError, UsageError
@@ -24,11 +28,16 @@ if TYPE_CHECKING:
 
 MIN_PATHS = 2
 WARMUP_BLOCK = -1
+WARMUP_PROMPTS = 1 << 32
+"""In place of a block's number in the key of a prompt: no block has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchProgress:
-    """How far a comparison is, in requests, warm-up included; `step` says what has just ended."""
+    """How far a comparison is, in requests, warm-up included; `step` says what has just ended.
+
+    A run that grows past its fewest blocks has done all of its requests after each of them: no end is known.
+    """
 
     done_requests: int
     total_requests: int
@@ -48,7 +57,7 @@ class _Path:
 async def compare(
     endpoints: Mapping[str, Endpoint], plan: BenchPlan, progress: Callable[[BenchProgress], None] | None = None
 ) -> Comparison:
-    """Measures the endpoints in paired blocks.
+    """Measures the endpoints in paired blocks, until the plan's precision or its time is reached.
 
     Args:
         endpoints: by name; the first is the baseline. The same endpoint under two names makes an A/A run.
@@ -62,16 +71,14 @@ async def compare(
     if len(endpoints) < MIN_PATHS:
         raise UsageError(f"{len(endpoints)} endpoints", where="comparison", expected="two or more")
     names = tuple(endpoints)
-    order = block_order(names, plan)
     total = len(names) * (plan.warmup_requests + plan.blocks * plan.requests_per_block)
-    samples: list[Sample] = []
     done = 0
 
     def report(step: str, requests: int) -> None:
         nonlocal done
         done += requests
         if progress:
-            progress(BenchProgress(done, total, step))
+            progress(BenchProgress(done, max(done, total), step))
 
     async with AsyncExitStack() as stack:
         paths = {
@@ -82,11 +89,30 @@ async def compare(
         for path in paths.values():
             await _warm_up(path, prompts, plan)
             report(f"warm-up of {path.name}", plan.warmup_requests)
-        for block, names_in_order in enumerate(order):
-            for name in names_in_order:
-                samples += await _run(paths[name], block, arrival_times_s(plan, block), prompts, plan)
-                report(f"block {block + 1} of {plan.blocks}, {name}", plan.requests_per_block)
-    return analyse(samples, plan, order, names=names)
+        return await _measure(paths, prompts, plan, report)
+
+
+async def _measure(
+    paths: Mapping[str, _Path], prompts: PromptMaker, plan: BenchPlan, report: Callable[[str, int], None]
+) -> Comparison:
+    """Take blocks until there is a reason to stop; looks at the samples between blocks, outside of measured time."""
+    names = tuple(paths)
+    order = block_order(names, replace(plan, blocks=max(plan.blocks, MAX_BLOCKS)))
+    samples: list[Sample] = []
+    stopped = ""
+    blocks = 0
+    elapsed_s = 0.0
+    while not stopped:
+        start_s = anyio.current_time()
+        for name in order[blocks]:
+            samples += await _run(paths[name], blocks, arrival_times_s(plan, blocks), prompts, plan)
+            report(f"block {blocks + 1}, {name}", plan.requests_per_block)
+        elapsed_s += anyio.current_time() - start_s
+        blocks += 1
+        if blocks >= plan.blocks:
+            half_width = await anyio.to_thread.run_sync(half_width_percent, values_by_block(samples), plan, names)
+            stopped = reason_to_stop(half_width, plan, blocks=blocks, elapsed_s=elapsed_s)
+    return analyse(samples, plan, order[:blocks], names=names, stopped=stopped)
 
 
 async def make_prompts(path: _Path, plan: BenchPlan) -> PromptMaker:
@@ -117,7 +143,7 @@ async def _warm_up(path: _Path, prompts: PromptMaker, plan: BenchPlan) -> None:
     """Sends the warm-up requests one after the other and throws them away."""
     failures = []
     for index in range(plan.warmup_requests):
-        slot = Slot(path.name, WARMUP_BLOCK, index, 0.0, prompts.prompt((path.number, plan.blocks, index)))
+        slot = Slot(path.name, WARMUP_BLOCK, index, 0.0, prompts.prompt((path.number, WARMUP_PROMPTS, index)))
         (sample,) = await run_block(path.client, path.endpoint.model, [slot], plan)
         if not sample.ok:
             failures.append(f"{sample.error}: {sample.error_detail}")

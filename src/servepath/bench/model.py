@@ -62,7 +62,7 @@ class BenchPlan:
     The defaults fit a 2-core machine that decodes about 16 tokens/s: about a minute for two paths.
 
     Attributes:
-        blocks: number of blocks; in each block every path is loaded once, in random order.
+        blocks: fewest blocks; in each block every path is loaded once, in random order.
         requests_per_block: requests that each path gets in one block.
         rate_per_s: offered request rate within a block; a closed loop has none.
         arrivals: spread of the intended send times.
@@ -76,9 +76,12 @@ class BenchPlan:
         request_timeout_s: budget from sending a request to the end of its stream.
         max_lateness_p95_s: above it, the client did not keep its schedule and the result is not to be used.
         max_error_rate: share of failed requests above which a run fails.
-        confidence: joint confidence of all paired intervals of the run.
+        confidence: joint confidence of the paired intervals of the medians, and again of those of the 95th percentiles.
         power: chance of finding the difference that "would have been found".
         bootstrap_resamples: resamples of the blocks.
+        precision_percent: the run grows until every median ratio is known to plus or minus this, or its time is spent.
+        budget_s: time for the blocks, in seconds, warm-up excluded; the fewest blocks are done whatever it says, so
+            with 0 the run has exactly `blocks` blocks.
         tokenizer_path: a `tokenizer.json` for prompts of exact length, empty to calibrate with the server's usage.
     """
 
@@ -97,6 +100,8 @@ class BenchPlan:
     confidence: float = 0.95
     power: float = 0.8
     bootstrap_resamples: int = 10_000
+    precision_percent: float = 5.0
+    budget_s: float = 60.0
     tokenizer_path: str = ""
     burst_size: int = 4
     users: int = 4
@@ -116,9 +121,16 @@ class BenchPlan:
                 where="benchmark plan",
                 expected=f"at least {MIN_BLOCKS}: an interval over blocks needs them",
             )
-        if self.warmup_requests < 0:
-            raise UsageError(f"warmup_requests is {self.warmup_requests}", where="benchmark plan", expected="0 or more")
-        for name in ("rate_per_s", "connect_timeout_s", "request_timeout_s", "max_lateness_p95_s"):
+        for name in ("warmup_requests", "budget_s"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}", where="benchmark plan", expected="0 or more")
+        for name in (
+            "rate_per_s",
+            "connect_timeout_s",
+            "request_timeout_s",
+            "max_lateness_p95_s",
+            "precision_percent",
+        ):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", where="benchmark plan", expected="more than 0")
         for name in ("confidence", "power"):
@@ -126,7 +138,10 @@ class BenchPlan:
                 raise UsageError(f"{name} is {getattr(self, name)}", where="benchmark plan", expected="between 0 and 1")
 
 
-MIN_BLOCKS = 3
+MIN_BLOCKS = 6
+"""With n blocks, all ratios of a path to itself lie on the same side of 1 by chance in 2^(1-n) of runs, whatever the
+noise: 25% with 3 blocks, 3% with 6. Below this no interval over blocks can be trusted."""
+
 AT_LEAST_ONE = ("requests_per_block", "prompt_tokens", "output_tokens", "bootstrap_resamples", "burst_size", "users")
 
 
@@ -249,12 +264,13 @@ class PairedRatio:
         metric: the latency compared.
         baseline: name of the path in the denominator.
         path: name of the path in the numerator.
-        ratio: geometric mean over blocks of (median of `path` / median of `baseline`).
+        ratio: geometric mean over units of (statistic of `path` / statistic of `baseline`).
         low: lower end of the interval.
         high: upper end of the interval.
         detectable_percent: a slowdown of this size would have been found, with the plan's power.
-        block_count: blocks in which both paths gave values.
-        block_ratios: the ratio of each of these blocks.
+        block_count: units: blocks in which both paths gave values; for a 95th percentile as many consecutive blocks
+            joined as it takes to have enough values.
+        block_ratios: the ratio of each of these units.
         verdict: the finding in words.
         statistic: what of the latency is compared.
     """
@@ -301,7 +317,7 @@ class Comparison:
         baseline: name of the path that the others are compared with.
         order: names of the paths in the order of each block.
         summaries: one per path, the baseline first.
-        ratios: one per other path and metric.
+        ratios: one per other path, metric and statistic that enough blocks have values for, the medians first.
         client: whether the client kept its schedule.
         headline: the finding in one line.
         samples: every request, warm-up excluded.

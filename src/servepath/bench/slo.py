@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servepath.bench.model import Metric
+from servepath.bench.stats import percentile
 
 if TYPE_CHECKING:
-    from servepath.bench.model import Comparison, PathSummary
+    from servepath.bench.model import Comparison, PathSummary, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class SloResult:
 
 def evaluate(comparison: Comparison, slo: Slo) -> tuple[SloResult, ...]:
     """Every objective of every path; an objective without a measurement is missed."""
+    return tuple(one for summary in comparison.summaries for one in evaluate_path(summary, slo))
+
+
+def evaluate_path(summary: PathSummary, slo: Slo) -> tuple[SloResult, ...]:
+    """Every objective of one path; an objective without a measurement is missed."""
     return tuple(
         SloResult(
             path=summary.path,
@@ -51,9 +57,24 @@ def evaluate(comparison: Comparison, slo: Slo) -> tuple[SloResult, ...]:
             seen=seen,
             met=seen is not None and seen <= limit,
         )
-        for summary in comparison.summaries
         for objective, limit, seen in _objectives(summary, slo)
         if limit is not None
+    )
+
+
+def meets_objectives(sample: Sample, slo: Slo) -> bool:
+    """Whether one request met every latency objective alone; a failed one did not.
+
+    Its time to first token and to its end are held against the bounds of the percentiles, and so is the 95th percentile
+    of its own gaps between tokens. A request of a single token has no gap that could be too long.
+    """
+    if not sample.ok:
+        return False
+    bounds = ((Metric.TTFT, slo.ttft_p95_s), (Metric.ITL, slo.itl_p95_s), (Metric.E2E, slo.e2e_p95_s))
+    return all(
+        percentile(values_s, 95) <= bound
+        for metric, bound in bounds
+        if bound is not None and (values_s := sample.values_s(metric))
     )
 
 

@@ -35,7 +35,12 @@ class RatioInterval:
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The percentile by linear interpolation between order statistics; `values` must not be empty."""
-    return float(np.percentile(np.asarray(values, dtype=np.float64), percent))
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    between = ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+    return min(max(between, ordered[below]), ordered[above])
 
 
 def ratio_interval(

@@ -127,7 +127,13 @@ async def test_nothing_listening_is_a_connect_error() -> None:
 
 
 QUICK = BenchPlan(
-    blocks=6, requests_per_block=2, rate_per_s=50, output_tokens=3, warmup_requests=1, bootstrap_resamples=500
+    blocks=6,
+    requests_per_block=2,
+    rate_per_s=50,
+    output_tokens=3,
+    warmup_requests=1,
+    bootstrap_resamples=500,
+    budget_s=0,
 )
 
 

@@ -63,7 +63,7 @@ anyio.run(run_tied, sys.argv[1:], {})
 
 @pytest.fixture
 def choices(tmp_path: Path) -> Choices:
-    plan = BenchPlan(blocks=3, arrivals=Arrivals.POISSON, seed=7)
+    plan = BenchPlan(blocks=6, arrivals=Arrivals.POISSON, seed=7)
     return Choices(str(tmp_path / "report"), "tiny", "", "", "", "cpu-small", keep=False, plan=plan)
 
 
