@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from servepath.modelcar.image import BaseImage, make_index, read_base
+from servepath.modelcar.attachments import attach_all
+from servepath.modelcar.facts import ModelcarFacts
+from servepath.modelcar.image import BaseImage, make_index, manifest_descriptor, read_base
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Layer, Modelcar
 from servepath.modelcar.plan import DEFAULT_BUILD, BuildOptions, ModelcarPlan, plan_modelcar
@@ -75,7 +77,11 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
         target = Repository(client, repository)
         plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
         written = await write_modelcar(target, plan, tag=tag, limit=settings.uploads, progress=progress)
-        return _modelcar(source, plan, written, f"{target}@{written.document.digest}")
+        facts = ModelcarFacts(source, plan, build, written.layers, manifest_descriptor(written.document))
+        attached = await attach_all(target, facts)
+        modelcar = _modelcar(source, plan, written, f"{target}@{written.document.digest}")
+        sent_bytes = written.sent_bytes + attached.sent_bytes
+        return replace(modelcar, sent_bytes=sent_bytes, referrers=attached.digests)
 
 
 async def build_layout(  # noqa: PLR0913 - the last four have defaults that work

@@ -94,6 +94,18 @@ class Member:
             return self.virtual.parts
         return () if self.path is None else (FileRange(self.path, 0, self.size_bytes, self.size_bytes),)
 
+    def read(self) -> Generator[bytes, None, None]:
+        """Yield the file's bytes, reading in this thread; nothing for a directory or a link.
+
+        Raises:
+            InputError: a file is shorter or longer than when the layer was planned.
+        """
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                yield from _read_exactly(part)
+
     def header(self, mtime_s: int) -> bytes:
         """Return the tar header blocks, PAX records first where they are needed."""
         info = tarfile.TarInfo(self.name)

@@ -49,12 +49,14 @@ class Modelcar:
     """A modelcar: an OCI image whose `/models` holds one model.
 
     Attributes:
-        digest: `sha256:…` of the manifest; the model's identity on every path.
+        digest: `sha256:…` of the manifest, or of the index over several platforms; the model's identity on every path.
         reference: `host/repository@sha256:…` where it can be pulled, empty before it is pushed.
         size_bytes: sum of the compressed layers and the config.
         layers: base layer first, then the model's.
         sent_bytes: bytes that had to be sent to the registry (0 when everything was there).
         source: the model that it holds.
+        annotations: what the manifest, or the index over several, says of itself.
+        referrers: what is attached to it in the registry: artifact type -> digest of the manifest.
     """
 
     digest: str
@@ -64,6 +66,7 @@ class Modelcar:
     source: ModelSource
     sent_bytes: int = 0
     annotations: dict[str, str] = field(default_factory=dict)
+    referrers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,11 +156,22 @@ async def attach(repository: Repository, attachments: Sequence[Attachment]) -> i
         there = {entry.descriptor.digest for entry in await list_referrers(repository, subject)}
         missing = [a for a in attachments if subject_of(a.document) == subject and a.document.digest not in there]
         for attachment in missing:
-            for descriptor, data in attachment.blobs:
-                if not await repository.has_blob(descriptor):
-                    await repository.write_blob(BytesContent(data), descriptor.digest, lambda _: None)
-                    sent_bytes += descriptor.size_bytes
-            await write_referrer(repository, attachment.document)
+            sent_bytes += await write_attachment(repository, attachment)
+    return sent_bytes
+
+
+async def write_attachment(repository: Repository, attachment: Attachment) -> int:
+    """Write one attachment, whatever is there already, and return the bytes of blobs sent.
+
+    Raises:
+        RegistryError: the registry refuses or fails.
+    """
+    sent_bytes = 0
+    for descriptor, data in attachment.blobs:
+        if not await repository.has_blob(descriptor):
+            await repository.write_blob(BytesContent(data), descriptor.digest, lambda _: None)
+            sent_bytes += descriptor.size_bytes
+    await write_referrer(repository, attachment.document)
     return sent_bytes
 
 

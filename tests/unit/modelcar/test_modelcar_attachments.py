@@ -1,0 +1,177 @@
+"""SBOM, provenance and ModelPack manifest: what they say, that tools of others read them, that they never change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from spdx_tools.spdx.model.relationship import RelationshipType
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from servepath.errors import RegistryError
+from servepath.modelcar import facts as facts_module
+from servepath.modelcar.build import build_and_push
+from servepath.modelcar.compress import Compression
+from servepath.modelcar.image import read_all
+from servepath.modelcar.modelpack import parameter_size
+from servepath.modelcar.plan import BuildOptions
+from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM, list_referrers, subject_of
+from servepath.modelcar.registry import open_registry
+from servepath.modelcar.repository import Repository
+from servepath.modelcar.source import open_source
+from servepath.modelcar.store import descriptor_of
+from tests.unit.modelcar.faults import Faults, Rule
+from tests.unit.modelcar.helpers import MIB, write_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servepath.modelcar.model import Modelcar, ModelSource
+    from servepath.modelcar.registry import RegistryOptions
+
+pytestmark = pytest.mark.anyio
+ALL = BuildOptions(attest=True, modelpack=True, own_layer_bytes=MIB)
+REVISION = "1" * 40
+
+
+def source_of(directory: Path) -> ModelSource:
+    write_model(directory, [MIB, 32])
+    return replace(open_source(directory), origin="example/Tiny-Llama", revision=REVISION)
+
+
+async def attached(
+    host: str, repository: str, modelcar: Modelcar, kind: str, options: RegistryOptions
+) -> tuple[dict[str, Any], bytes]:
+    """Read the manifest of one kind that refers to the image, and its file or config."""
+    async with open_registry(host, options) as client:
+        target = Repository(client, repository)
+        [entry] = [e for e in await list_referrers(target, modelcar.digest) if e.artifact_type == kind]
+        assert entry.descriptor.digest == modelcar.referrers[kind]
+        document = await target.read_manifest(entry.descriptor.digest)
+        assert subject_of(document) == modelcar.digest
+        blob = document.json["config" if kind == MODELPACK else "layers"]
+        blob = blob if kind == MODELPACK else blob[0]
+        return document.json, await read_all(target, descriptor_of(blob, kind))
+
+
+async def test_the_sbom_is_valid_and_names_every_file(
+    tmp_path: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    source = source_of(tmp_path / "model")
+    modelcar = await build_and_push(source, base, registry, repository, build=ALL, options=options)
+    manifest, data = await attached(registry, repository, modelcar, SBOM, options)
+    assert manifest["artifactType"] == SBOM
+    path = tmp_path / "sbom.spdx.json"
+    path.write_bytes(data)
+    document = parse_file(str(path))
+    assert validate_full_spdx_document(document) == []
+    packages = {package.spdx_id: package for package in document.packages}
+    assert packages["SPDXRef-Image"].checksums[0].value == modelcar.digest.removeprefix("sha256:")
+    assert packages["SPDXRef-Base"].checksums[0].value == base.rpartition("sha256:")[2]
+    assert packages["SPDXRef-Model"].version == REVISION
+    assert str(packages["SPDXRef-Model"].license_declared) == "Apache-2.0"
+    layers = [layer for layer in modelcar.layers if layer.members]
+    assert [packages[f"SPDXRef-Layer-{n}"].checksums[0].value for n, _ in enumerate(layers, 1)] == [
+        layer.digest.removeprefix("sha256:") for layer in layers
+    ]
+    small = {file.name: {sum_.value for sum_ in file.checksums} for file in document.files}
+    assert set(small) == {f"./{name}" for name in layers[-1].members}
+    config = (source.directory / "config.json").read_bytes()
+    assert hashlib.sha256(config).hexdigest() in small["./models/config.json"]
+    assert any(relation.relationship_type is RelationshipType.DESCRIBES for relation in document.relationships)
+
+
+async def test_the_provenance_says_what_came_from_what(
+    tmp_path: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    source = source_of(tmp_path / "model")
+    modelcar = await build_and_push(source, base, registry, repository, build=ALL, options=options)
+    manifest, data = await attached(registry, repository, modelcar, PROVENANCE, options)
+    assert manifest["annotations"]["in-toto.io/predicate-type"] == "https://slsa.dev/provenance/v1"
+    statement = json.loads(data)
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"][0]["digest"]["sha256"] == modelcar.digest.removeprefix("sha256:")
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["ownLayerBytes"] == MIB
+    digests = [dependency["digest"] for dependency in definition["resolvedDependencies"]]
+    assert digests == [{"gitCommit": REVISION}, {"sha256": base.rpartition("sha256:")[2]}]
+    assert "/tmp" not in data.decode()  # noqa: S108 - nothing of this machine
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+async def test_the_modelpack_manifest_shares_the_images_layers(
+    tmp_path: Path, base: str, registry: str, repository: str, options: RegistryOptions, compression: Compression
+) -> None:
+    build = replace(ALL, compression=compression)
+    source = source_of(tmp_path / "model")
+    modelcar = await build_and_push(source, base, registry, f"{repository}-{compression}", build=build, options=options)
+    manifest, data = await attached(registry, f"{repository}-{compression}", modelcar, MODELPACK, options)
+    suffix = "" if compression is Compression.NONE else "+zstd"
+    assert [layer["mediaType"] for layer in manifest["layers"]] == [
+        f"application/vnd.cncf.model.weight.v1.tar{suffix}",
+        f"application/vnd.cncf.model.weight.config.v1.tar{suffix}",
+    ]
+    assert [layer["digest"] for layer in manifest["layers"]] == [la.digest for la in modelcar.layers if la.members]
+    config = json.loads(data)
+    assert config["descriptor"]["licenses"] == ["Apache-2.0"]
+    assert config["config"] == {"format": "safetensors", "paramSize": "1M", "precision": "bfloat16"}
+    assert len(config["modelfs"]["diffIds"]) == 2
+    if compression is Compression.NONE:
+        assert config["modelfs"]["diffIds"] == [layer["digest"] for layer in manifest["layers"]]
+
+
+async def test_a_second_push_only_looks(
+    tmp_path: Path, base: str, faults: Faults, repository: str, options: RegistryOptions
+) -> None:
+    source = source_of(tmp_path / "model")
+    first = await build_and_push(source, base, faults.host, repository, build=ALL, options=options)
+    faults.seen.clear()
+    second = await build_and_push(source, base, faults.host, repository, build=ALL, options=options)
+    assert (second.sent_bytes, second.referrers) == (0, first.referrers)
+    assert set(second.referrers) == {SBOM, PROVENANCE, MODELPACK}
+    assert faults.count("POST", "blobs/uploads") == 0
+    assert faults.count("PUT", "manifests/") <= 1
+
+
+async def test_nothing_is_attached_unless_asked_for(
+    model: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    modelcar = await build_and_push(open_source(model), base, registry, repository, options=options)
+    assert modelcar.referrers == {}
+    async with open_registry(registry, options) as client:
+        assert await list_referrers(Repository(client, repository), modelcar.digest) == ()
+
+
+async def test_a_registry_that_takes_no_artifacts_is_told_apart(
+    model: Path, base: str, faults: Faults, repository: str, options: RegistryOptions
+) -> None:
+    plain = await build_and_push(open_source(model), base, faults.host, repository, options=options)
+    faults.rules.append(Rule("PUT", f"manifests/(?!{plain.digest})", times=9, status=400))
+    with pytest.raises(RegistryError, match="the image is pushed") as caught:
+        await build_and_push(
+            open_source(model), base, faults.host, repository, build=BuildOptions(attest=True), options=options
+        )
+    assert "--no-attest" in caught.value.next_command
+
+
+async def test_another_version_attaches_its_own(
+    model: Path, base: str, registry: str, repository: str, options: RegistryOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = BuildOptions(attest=True)
+    first = await build_and_push(open_source(model), base, registry, repository, build=build, options=options)
+    monkeypatch.setattr(facts_module, "version", lambda _: "99")
+    second = await build_and_push(open_source(model), base, registry, repository, build=build, options=options)
+    assert first.digest == second.digest
+    assert first.referrers[SBOM] != second.referrers[SBOM]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(494_032_768, "494M"), (134_515_008, "134.5M"), (6_738_415_616, "6.7B"), (64, "0.1K"), (1_000_000_000_000, "1T")],
+)
+def test_parameter_counts_are_written_as_the_specification_has_them(count: int, text: str) -> None:
+    assert parameter_size(count) == text
