@@ -53,6 +53,10 @@ unit: .venv/.synced ## Unit and contract tests: no root, no network.
 cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).
 	@$(RUN) python -m ci.node test tests/cluster
 
+.PHONY: bench-modelcar
+bench-modelcar: .venv/.synced ## Push one model beside oras, oci-modelcar and olot; writes docs/modelcar-bench.md (root).
+	@$(RUN) python -m ci.modelcar_bench $(ARGS)
+
 .PHONY: test-engine
 test-engine: .venv/.synced ## `dagger call` on a real Dagger engine; skipped, with the reason, where none is reachable.
 	@$(RUN) pytest tests/engine

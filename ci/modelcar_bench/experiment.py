@@ -1,0 +1,195 @@
+"""The experiment: rounds in which every tool pushes the same model to the same kind of registry, in a drawn order."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ci.modelcar_bench import measured, synthetic
+from ci.modelcar_bench.peers import Push
+from ci.node import process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+
+    from ci.modelcar_bench.measured import Cost
+    from ci.modelcar_bench.peers import Tool
+
+T = TypeVar("T")
+
+
+class Registry(StrEnum):
+    """What is pushed to."""
+
+    DISCARD = "discarding sink"
+    VERIFY = "verifying sink"
+    DEBIAN = "docker-registry"
+
+
+class Step(StrEnum):
+    """What is done; the three pushes follow each other, to one repository."""
+
+    FIRST = "first push"
+    AGAIN = "nothing changed"
+    CHANGED = "generation_config.json changed"
+    LAYOUT = "to a directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measured command.
+
+    Attributes:
+        tool: its name.
+        registry: what it pushed to; empty for a directory.
+        step: what it did.
+        number: number of the round, from 0.
+        cost: what it cost.
+    """
+
+    tool: str
+    registry: str
+    step: Step
+    number: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all runs share.
+
+    Attributes:
+        model: the model's directory; its `generation_config.json` is changed.
+        base: OCI layout of the base image.
+        work: a folder for scratch files, on the model's disk.
+        rounds: how often each tool is run.
+        seed: of the order within each round.
+    """
+
+    model: Path
+    base: Path
+    work: Path
+    rounds: int
+    seed: int
+
+
+async def measure_pushes(bench: Bench, tools: Sequence[Tool], registry: Registry, said: Callable[[Run], None]) -> None:
+    """Push with every tool in every round; each has a new registry and a home of its own, so that nothing is known.
+
+    Raises:
+        CheckFailedError: a tool failed.
+        ClusterError: the registry did not start.
+    """
+    for number, tool in _order(bench, tools):
+        with tempfile.TemporaryDirectory(dir=bench.work) as home:
+            synthetic.set_temperature(bench.model, 0.7)
+            async with running(registry, Path(home)) as address:
+                for step in (Step.FIRST, Step.AGAIN, Step.CHANGED):
+                    if step is Step.CHANGED:
+                        synthetic.set_temperature(bench.model, 0.8)
+                    with _scratch(Path(home)) as scratch:
+                        push = Push(bench.model, address, "bench/model", bench.base, scratch)
+                        said(Run(tool.name, registry, step, number, _measure(tool.command(push), Path(home))))
+
+
+def measure_directories(bench: Bench, said: Callable[[Run], None]) -> None:
+    """Write an OCI layout in every round, and a plain copy beside it.
+
+    Raises:
+        CheckFailedError: a command failed.
+    """
+    program = str(Path(sys.executable).with_name("servepath"))
+
+    def servepath(scratch: Path) -> list[str]:
+        return [
+            program,
+            "modelcar",
+            f"--source={bench.model}",
+            f"--layout={scratch}/to",
+            f"--base-image=oci:{bench.base}",
+        ]
+
+    def copy(scratch: Path) -> list[str]:
+        return ["cp", "-r", str(bench.model), f"{scratch}/to"]
+
+    for number, (name, command) in _order(bench, (("servepath", servepath), ("cp -r", copy))):
+        with tempfile.TemporaryDirectory(dir=bench.work) as home, _scratch(Path(home)) as scratch:
+            said(Run(name, "", Step.LAYOUT, number, _measure(command(scratch), Path(home))))
+
+
+@asynccontextmanager
+async def running(registry: Registry, folder: Path) -> AsyncGenerator[str]:
+    """Run an empty registry and give its address.
+
+    Raises:
+        ClusterError: it did not start.
+    """
+    port = _free_port()
+    if registry is Registry.DEBIAN:
+        config = {
+            "version": 0.1,
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+            "http": {"addr": f"127.0.0.1:{port}"},
+        }
+        (folder / "registry.json").write_text(json.dumps(config))  # JSON is YAML too
+        command = ["docker-registry", "serve", str(folder / "registry.json")]
+    else:
+        kind = "verify" if registry is Registry.VERIFY else "discard"
+        command = [sys.executable, "-m", "ci.modelcar_bench.sink", kind, str(port)]
+    ready = process.answers(f"http://127.0.0.1:{port}/v2/")
+    server = await process.start("registry", command, logs=folder, ready=ready)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop()
+
+
+def _order(bench: Bench, tools: Sequence[T]) -> Iterator[tuple[int, T]]:
+    """Each round's number with each tool, in an order drawn anew for each round."""
+    source = random.Random(bench.seed)  # noqa: S311 - an order, not a secret
+    for number in range(bench.rounds):
+        yield from ((number, tool) for tool in source.sample(tools, len(tools)))
+
+
+def _measure(command: Sequence[str], home: Path) -> Cost:
+    """Run a command as a user whose home is `home`, once the disk is quiet."""
+    os.sync()
+    environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PATH": os.environ["PATH"]}
+    return measured.run(command, directory=home, environment=environment, log=home / "said.log")
+
+
+@contextmanager
+def _scratch(home: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        yield Path(folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_name() -> str:
+    """Name the machine's processor and say how many there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{os.cpu_count()} x {name}"
+
+
+def file_system(path: Path) -> str:
+    """Name the type of the file system that holds `path`."""
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,46 @@
+"""The command line's entry: every command is found, and none costs what another needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from servepath.cli.app import COMMANDS, app
+
+HEAVY = ("numpy", "lightkube", "jinja2", "servepath.e2e")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_of_its_own(name: str) -> None:
+    said = CliRunner().invoke(app, [name, "--help"])
+    assert said.exit_code == 0, said.output
+    assert f"servepath {name}" in said.output
+
+
+def test_the_help_lists_every_command_in_order() -> None:
+    lines = CliRunner().invoke(app, ["--help"]).output.partition("Commands:")[2].splitlines()
+    named = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert named == list(COMMANDS)
+
+
+def test_a_name_that_is_none_is_a_usage_error() -> None:
+    said = CliRunner().invoke(app, ["modlecar"])
+    assert said.exit_code == 2
+    assert "modlecar" in said.output
+
+
+def imported_by(arguments: list[str]) -> set[str]:
+    code = (
+        "import sys; from typer.testing import CliRunner; from servepath.cli.app import app; "
+        f"CliRunner().invoke(app, {arguments!r}); print('\\n'.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.splitlines())
+
+
+def test_a_push_imports_no_statistics_and_no_kubernetes_client() -> None:
+    assert imported_by(["modelcar", "--help"]).isdisjoint(HEAVY)
+    assert imported_by(["e2e", "--help"]).issuperset(HEAVY)
