@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +12,11 @@ from servepath.cli.options import AsJson
 from servepath.cli.output import console_line, print_json, print_text
 from servepath.cli.running import run
 from servepath.errors import CheckFailedError
-from servepath.report.document import comparison_document
 from servepath.report.markdown import markdown_page
-from servepath.report.write import load_report, recompute
+from servepath.report.recompute import Recomputed, recompute
+from servepath.report.write import load_report
+
+MAX_SHOWN = 5
 
 
 def report_command(
@@ -35,7 +36,7 @@ def report_command(
         document = await anyio.to_thread.run_sync(load_report, directory)
         if recomputed:
             folder = directory if directory.is_dir() else directory.parent
-            await anyio.to_thread.run_sync(partial(_check_numbers, document, folder))
+            check_numbers(await anyio.to_thread.run_sync(recompute, folder), folder)
         return document
 
     document = run(work)
@@ -47,22 +48,21 @@ def report_command(
         raise typer.Exit(CheckFailedError.exit_code)
 
 
-def _check_numbers(document: dict[str, Any], directory: Path) -> None:
-    """Compute the comparison again from the samples.
+def check_numbers(again: Recomputed, directory: Path) -> None:
+    """Say that the numbers of a report follow from its samples.
 
     Raises:
-        InputError: the samples are not usable.
-        CheckFailedError: a number of the report does not follow from them.
+        CheckFailedError: one does not; it says which, what is written and what follows from the samples.
     """
-    again = recompute(directory)
-    if again is None:
-        console_line("no comparison in this report: nothing to recompute")
-        return
-    if comparison_document(again) != document["comparison"]:
+    if again.differences:
+        shown = [f"{one.where} is {one.written!r}, computed {one.computed!r}" for one in again.differences[:MAX_SHOWN]]
+        more = len(again.differences) - len(shown)
         raise CheckFailedError(
-            "the numbers of the comparison do not follow from the samples",
+            f"{len(again.differences)} of {again.value_count} values do not follow from the samples: "
+            + "; ".join(shown)
+            + (f"; and {more} more" if more else ""),
             where=str(directory),
             expected="the report and the samples of one run",
             next_command="servepath bench --help",
         )
-    console_line(f"recomputed from {len(again.samples)} samples: the same numbers")
+    console_line(f"recomputed {again.value_count} values from {again.request_count} requests: the same")

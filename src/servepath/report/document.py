@@ -11,17 +11,22 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from servepath.bench.model import Comparison, Distribution, ErrorClass, PairedRatio, PathSummary, Sample
+from servepath.report.measured import (
+    comparison_values,
+    instrument_values,
+    lifecycle_values,
+    slo_values,
+    sweep_values,
+)
 from servepath.report.model import SCHEMA, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from servepath.cluster.model import Cluster
     from servepath.modelcar.model import Modelcar
     from servepath.serving.model import Endpoint
 
-SAMPLES_SCHEMA = "servepath-samples/v1"
 # What XML 1.0 cannot hold, not even escaped.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 REDACTED = "[redacted]"
@@ -30,7 +35,7 @@ MIN_SECRET_CHARS = 6
 
 
 def document_of(report: Report) -> dict[str, Any]:
-    """The content of `report.json`."""
+    """The content of `report.json`, but for `samples`, which is known only when the samples are packed."""
     document = {
         "schema": SCHEMA,
         "verdict": str(report.verdict),
@@ -41,32 +46,16 @@ def document_of(report: Report) -> dict[str, Any]:
         "cluster": _cluster(report.cluster) if report.cluster else None,
         "deployments": [_deployment(endpoint) for endpoint in report.deployments],
         "checks": [asdict(check) for check in report.checks],
-        "comparison": _comparison(report.comparison) if report.comparison else None,
-        "slo": [asdict(one) for one in report.slo],
+        "comparison": comparison_values(report.comparison) if report.comparison else None,
+        "slo": slo_values(report.slo, report.comparison.summaries if report.comparison else ()),
+        "sweep": sweep_values(report.sweep) if report.sweep else None,
+        "instrument": instrument_values(report.instrument) if report.instrument else None,
+        "lifecycle": lifecycle_values(report.lifecycle) if report.lifecycle else None,
         "error": asdict(report.error) if report.error else None,
+        "diagnostics": [asdict(quote) for quote in report.quotes],
     }
     redacted: dict[str, Any] = redact(plain(document), secrets_of(report))
     return redacted
-
-
-def samples_document_of(report: Report) -> dict[str, Any]:
-    """The content of `samples.json.zst`: every request of the comparison, or none."""
-    samples = report.comparison.samples if report.comparison else ()
-    document = {"schema": SAMPLES_SCHEMA, "samples": [asdict(sample) for sample in samples]}
-    redacted: dict[str, Any] = redact(plain(document), secrets_of(report))
-    return redacted
-
-
-def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """What `report.json` says of a comparison."""
-    document: dict[str, Any] = plain(_comparison(comparison))
-    return document
-
-
-def sample_of(value: dict[str, Any]) -> Sample:
-    """A sample from its JSON value."""
-    error = ErrorClass(value["error"]) if value["error"] else None
-    return Sample(**{**value, "token_times_s": tuple(value["token_times_s"]), "error": error})
 
 
 def secrets_of(report: Report) -> tuple[str, ...]:
@@ -148,64 +137,4 @@ def _deployment(endpoint: Endpoint) -> dict[str, Any]:
         "engine_image": endpoint.engine_image,
         "ready_s": endpoint.ready_s,
         "needs_key": bool(endpoint.api_key),
-    }
-
-
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "headline": comparison.headline,
-        "baseline": comparison.baseline,
-        "plan": asdict(comparison.plan),
-        "order": comparison.order,
-        "client": asdict(comparison.client),
-        "paths": [_summary(summary) for summary in comparison.summaries],
-        "ratios": [_ratio(ratio) for ratio in comparison.ratios],
-        "sample_count": len(comparison.samples),
-    }
-
-
-def _summary(summary: PathSummary) -> dict[str, Any]:
-    return {
-        "path": summary.path,
-        "request_count": summary.request_count,
-        "error_count": summary.error_count,
-        "error_rate": summary.error_rate,
-        "errors": summary.errors,
-        "latency": _latencies(summary.latencies),
-        "loaded_s": summary.loaded_s,
-        "output_tokens_per_s": summary.output_tokens_per_s,
-        "completed_requests_per_s": summary.completed_requests_per_s,
-        "prompt_tokens_mean": summary.prompt_tokens_mean,
-        "completion_tokens_mean": summary.completion_tokens_mean,
-        "content_chunks_mean": summary.content_chunks_mean,
-    }
-
-
-def _latencies(latencies: Iterable[Distribution]) -> dict[str, Any]:
-    return {
-        str(one.metric): {
-            "sample_count": one.sample_count,
-            "mean_s": one.mean_s,
-            "p50_s": one.p50_s,
-            "p95_s": one.p95_s,
-            "p99_s": one.p99_s,
-            "max_s": one.max_s,
-        }
-        for one in latencies
-    }
-
-
-def _ratio(ratio: PairedRatio) -> dict[str, Any]:
-    return {
-        "metric": ratio.metric,
-        "baseline": ratio.baseline,
-        "path": ratio.path,
-        "ratio": ratio.ratio,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
-        "differs": ratio.differs,
-        "detectable_percent": ratio.detectable_percent,
-        "block_count": ratio.block_count,
-        "block_ratios": ratio.block_ratios,
-        "verdict": ratio.verdict,
     }

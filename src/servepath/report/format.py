@@ -78,6 +78,20 @@ def percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f}%".replace("-", "\N{MINUS SIGN}")
 
 
+def percent_interval(low: float, high: float) -> str:
+    """The ends of a ratio's interval as signed differences, such as `+1.0% to +5.2%`."""
+    return f"{percent(low)} to {percent(high)}"
+
+
+def measured(value: float, unit: str) -> str:
+    """A measurement in its unit: `12.3 s`, `256.4 MiB`, `3 requests`, `0.12 cores`."""
+    if unit == "s":
+        return duration(value)
+    if unit == "bytes":
+        return size(round(value))
+    return f"{value:.3g} {unit}"
+
+
 def ratio_interval(ratio: float, low: float, high: float) -> str:
     """A ratio with its interval, such as `1.03\N{MULTIPLICATION SIGN} (1.01 - 1.05)`."""
     return f"{ratio:.2f}\N{MULTIPLICATION SIGN} ({low:.2f}\N{EN DASH}{high:.2f})"

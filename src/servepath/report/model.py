@@ -10,9 +10,12 @@ from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.report.format import objective_name, objective_value
 
 if TYPE_CHECKING:
+    from servepath.bench.capacity import Sweep
+    from servepath.bench.instrument import Instrument
     from servepath.bench.model import Comparison
     from servepath.bench.slo import SloResult
     from servepath.cluster.model import Cluster
+    from servepath.lifecycle.model import Lifecycle
     from servepath.modelcar.model import Modelcar
     from servepath.serving.model import Endpoint
 
@@ -33,6 +36,23 @@ class ReportError:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """Lines of a file beside the report that tell why a run failed.
+
+    Attributes:
+        file: relative to the report directory.
+        about: whose lines they are: a container, the events of a namespace.
+        lines: the telling ones, in their order.
+        line_count: how many lines the file has in all.
+    """
+
+    file: str
+    about: str
+    lines: tuple[str, ...]
+    line_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run. What a stopped run never learnt is None or empty.
 
@@ -45,6 +65,10 @@ class Report:
         checks: every smoke check.
         comparison: the benchmark.
         slo: the objectives, empty when the profile has none.
+        sweep: what each path did at rising rates.
+        instrument: what the load generator itself adds to a latency.
+        lifecycle: what KServe gives and costs besides latency.
+        quotes: the telling lines of a failed run's diagnostics.
         error: why the run stopped, None when it came to its end.
     """
 
@@ -57,6 +81,10 @@ class Report:
     comparison: Comparison | None = None
     slo: tuple[SloResult, ...] = ()
     error: ReportError | None = None
+    sweep: Sweep | None = None
+    instrument: Instrument | None = None
+    lifecycle: Lifecycle | None = None
+    quotes: tuple[Quote, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -1,7 +1,4 @@
-"""Static SVG plots, small enough to read on a phone, coloured by the page's style sheet so that they follow dark mode.
-
-Series are numbered: the style sheet's `--series-0`, `--series-1`, … are their colours.
-"""
+"""The plots of the comparison: how latencies are spread, how they went block by block, and the paired ratios."""
 
 from __future__ import annotations
 
@@ -9,17 +6,33 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+import numpy as np
+
+from servepath.report.svg import (
+    BOTTOM,
+    CHAR_PX,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    nice_ticks,
+    svg,
+    text,
+    x_labels,
+    y_labels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTH = 380
-PLOT_HEIGHT = 210
-LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 34
-TICKS_WANTED = 4
-ROW_HEIGHT = 58
+    from markupsafe import Markup
+
+PLOT_HEIGHT = 214
+ROW_HEIGHT = 50
 MIN_RATIO_SPAN = 0.02
+# More steps than this are not seen on a plot that is 300 pixels wide.
+MAX_STEPS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,45 +55,32 @@ class RatioRow:
     points: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """A linear map from values to pixels."""
-
-    low: float
-    high: float
-    start_px: float
-    end_px: float
-
-    def px(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start_px + share * (self.end_px - self.start_px), 2)
-
-
-def nice_ticks(low: float, high: float, wanted: int = TICKS_WANTED) -> list[float]:
-    """Round numbers that enclose `low` to `high`, about `wanted` steps of 1, 2, 2.5 or 5 times a power of ten."""
-    span = max(high - low, abs(high) * 1e-6, 1e-9)
-    rough = span / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
-
-
 def cumulative_plot(title: str, series: Sequence[Series], unit: str) -> Markup:
     """Share of the values at or below x, one step line per series; values are in `unit`."""
     values = [value for one in series for value in one.values]
     ticks = nice_ticks(min(values), max(values))
-    x = _Axis(ticks[0], ticks[-1], LEFT, WIDTH - RIGHT)
-    y = _Axis(0, 1, PLOT_HEIGHT - BOTTOM, TOP)
-    parts = [_horizontal_grid(y, [(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 0.95)])]
-    parts += [_x_ticks(x, ticks, unit, PLOT_HEIGHT)]
+    x = Axis(ticks[0], ticks[-1], LEFT, WIDTH - RIGHT)
+    y = Axis(0, 1, PLOT_HEIGHT - BOTTOM, TOP)
+    parts = [y_labels(y, [(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 0.95)])]
+    parts += [x_labels(x, [(tick, f"{tick:g}") for tick in ticks], unit, PLOT_HEIGHT)]
     for number, one in enumerate(series):
-        ordered = sorted(one.values)
-        path = f"M{x.px(ordered[0])} {y.px(0)}"
-        for position, value in enumerate(ordered, start=1):
-            path += f"H{x.px(value)}V{y.px(position / len(ordered))}"
+        steps = _steps(one.values)
+        path = f"M{x.px(steps[0][0])} {y.px(0)}" + "".join(f"H{x.px(value)}V{y.px(share)}" for value, share in steps)
         parts.append(f'<path class="line s{number}" d="{path}H{x.px(x.high)}"/>')
-    return _svg(title, PLOT_HEIGHT, parts)
+    said = "; ".join(
+        f"{one.name}: half at or below {np.median(one.values):.3g} {unit}, "
+        f"95% at or below {np.percentile(one.values, 95):.3g} {unit}, {len(one.values)} values"
+        for one in series
+    )
+    return svg(title, said, PLOT_HEIGHT, parts)
+
+
+def _steps(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Value and share of the values at or below it, at most `MAX_STEPS` of them, the last included."""
+    ordered = sorted(values)
+    count = min(len(ordered), MAX_STEPS)
+    ranks = sorted({math.ceil(step * len(ordered) / count) for step in range(1, count + 1)})
+    return [(ordered[rank - 1], rank / len(ordered)) for rank in ranks]
 
 
 def block_plot(title: str, series: Sequence[Series], unit: str) -> Markup:
@@ -88,28 +88,32 @@ def block_plot(title: str, series: Sequence[Series], unit: str) -> Markup:
     values = [value for one in series for value in one.values if not math.isnan(value)]
     ticks = nice_ticks(min(values), max(values))
     blocks = max(len(one.values) for one in series)
-    x = _Axis(0.5, blocks + 0.5, LEFT + 8, WIDTH - RIGHT)
-    y = _Axis(ticks[0], ticks[-1], PLOT_HEIGHT - BOTTOM, TOP)
-    parts = [_horizontal_grid(y, [(tick, f"{tick:g}") for tick in ticks])]
-    every = max(1, math.ceil(blocks / 10))
-    parts += [
-        _text(x.px(block), PLOT_HEIGHT - BOTTOM + 15, str(block), "middle") for block in range(1, blocks + 1, every)
-    ]
-    parts.append(_text(WIDTH - RIGHT, PLOT_HEIGHT - 4, f"block (median, {unit})", "end", "unit"))
+    x = Axis(0.5, blocks + 0.5, LEFT + 8, WIDTH - RIGHT)
+    y = Axis(ticks[0], ticks[-1], PLOT_HEIGHT - BOTTOM, TOP)
+    parts = [y_labels(y, [(tick, f"{tick:g}") for tick in ticks])]
+    numbers = [(float(block), str(block)) for block in range(1, blocks + 1)]
+    parts.append(x_labels(x, numbers[:: max(1, math.ceil(blocks / 10))], f"block (median, {unit})", PLOT_HEIGHT))
     for number, one in enumerate(series):
         places = [(x.px(block), y.px(value)) for block, value in enumerate(one.values, 1) if not math.isnan(value)]
         parts.append(f'<polyline class="line s{number}" points="{" ".join(f"{a},{b}" for a, b in places)}"/>')
         parts += [f'<circle class="dot s{number}" cx="{a}" cy="{b}" r="3"/>' for a, b in places]
-    return _svg(title, PLOT_HEIGHT, parts)
+    known = [(one.name, [value for value in one.values if not math.isnan(value)]) for one in series]
+    said = "; ".join(f"{name}: {min(seen):.3g} to {max(seen):.3g} {unit}" for name, seen in known if seen)
+    return svg(title, said, PLOT_HEIGHT, parts)
 
 
-def ratio_plot(title: str, rows: Sequence[RatioRow], *, faster: str, slower: str) -> Markup:
-    """Each ratio with its interval against the line of no difference; faint dots are single blocks."""
-    low = min(1 - MIN_RATIO_SPAN, *(min(row.low, row.ratio, *row.points) for row in rows))
-    high = max(1 + MIN_RATIO_SPAN, *(max(row.high, row.ratio, *row.points) for row in rows))
-    ticks = nice_ticks(low, high)
+def ratio_plot(title: str, rows: Sequence[RatioRow], *, number: int, faster: str, slower: str) -> Markup:
+    """Each ratio with its interval against the line of no difference; faint dots are single blocks.
+
+    The axis is chosen for the intervals: a block far outside is drawn at the edge. `number` is the path's colour.
+    """
+    low = min(1 - MIN_RATIO_SPAN, *(row.low for row in rows))
+    high = max(1 + MIN_RATIO_SPAN, *(row.high for row in rows))
+    margin = (high - low) / 4
+    points = [point for row in rows for point in row.points if low - margin <= point <= high + margin]
+    ticks = nice_ticks(min(low, *points, low), max(high, *points, high))
     height = TOP + 16 + ROW_HEIGHT * len(rows) + BOTTOM
-    x = _Axis(ticks[0], ticks[-1], RIGHT + 6, WIDTH - RIGHT - 6)
+    x = Axis(ticks[0], ticks[-1], RIGHT + 8, WIDTH - RIGHT - 8)
     bottom = height - BOTTOM
     one = x.px(1)
     parts = [
@@ -117,11 +121,11 @@ def ratio_plot(title: str, rows: Sequence[RatioRow], *, faster: str, slower: str
         *(f'<path class="grid" d="M{x.px(tick)} {TOP + 10}V{bottom}"/>' for tick in ticks),
         f'<path class="even" d="M{one} {TOP + 10}V{bottom}"/>',
         *_side_labels(x, one, faster, slower),
+        x_labels(x, [(tick, percent_tick(tick)) for tick in ticks], "", height),
     ]
-    parts += [_text(x.px(tick), bottom + 15, percent_tick(tick), "middle") for tick in ticks]
-    for number, row in enumerate(rows):
-        parts += _ratio_row(row, x, TOP + 16 + ROW_HEIGHT * number)
-    return _svg(title, height, parts)
+    for place, row in enumerate(rows):
+        parts += _ratio_row(row, x, TOP + 12 + ROW_HEIGHT * place, number)
+    return svg(title, "; ".join(f"{row.label}: {row.text}" for row in rows), height, parts)
 
 
 def percent_tick(ratio: float) -> str:
@@ -130,48 +134,24 @@ def percent_tick(ratio: float) -> str:
     return "same" if value == 0 else f"{value:+g}%".replace("-", "\N{MINUS SIGN}")
 
 
-def _side_labels(x: _Axis, one: float, faster: str, slower: str) -> list[str]:
+def _side_labels(x: Axis, one: float, faster: str, slower: str) -> list[str]:
     """The names of the two sides, each only where it has room."""
-    room_px = 95
+    left, right = f"\N{LEFTWARDS ARROW} {faster}", f"{slower} \N{RIGHTWARDS ARROW}"
     labels = []
-    if one - x.start_px > room_px:
-        labels.append(_text(one - 6, TOP + 3, f"\N{LEFTWARDS ARROW} {faster}", "end", "unit"))
-    if x.end_px - one > room_px:
-        labels.append(_text(one + 6, TOP + 3, f"{slower} \N{RIGHTWARDS ARROW}", "start", "unit"))
+    if one - x.start_px > len(left) * CHAR_PX + 6:
+        labels.append(text(one - 6, TOP + 3, left, "end", "unit"))
+    if x.end_px - one > len(right) * CHAR_PX + 6:
+        labels.append(text(one + 6, TOP + 3, right, "start", "unit"))
     return labels
 
 
-def _ratio_row(row: RatioRow, x: _Axis, top: float) -> list[str]:
-    middle = top + 38
+def _ratio_row(row: RatioRow, x: Axis, top: float, number: int) -> list[str]:
+    middle = top + 36
     low, high = x.px(row.low), x.px(row.high)
     return [
-        _text(x.start_px + 4, top + 16, row.label, "start", "strong"),
-        _text(x.end_px - 4, top + 16, row.text, "end", "value"),
+        text(x.start_px + 2, top + 18, row.label, "start", "strong"),
+        text(x.end_px - 2, top + 18, row.text, "end", "value"),
         *(f'<circle class="block" cx="{x.px(point)}" cy="{middle}" r="2.5"/>' for point in row.points),
-        f'<path class="interval" d="M{low} {middle}H{high}M{low} {middle - 5}v10M{high} {middle - 5}v10"/>',
-        f'<circle class="estimate" cx="{x.px(row.ratio)}" cy="{middle}" r="5"/>',
+        f'<path class="interval s{number}" d="M{low} {middle}H{high}M{low} {middle - 5}v10M{high} {middle - 5}v10"/>',
+        f'<circle class="estimate s{number}" cx="{x.px(row.ratio)}" cy="{middle}" r="5"/>',
     ]
-
-
-def _horizontal_grid(y: _Axis, ticks: Sequence[tuple[float, str]]) -> str:
-    return "".join(
-        f'<path class="grid" d="M{LEFT} {y.px(value)}H{WIDTH - RIGHT}"/>'
-        + _text(LEFT - 6, y.px(value) + 4, label, "end")
-        for value, label in ticks
-    )
-
-
-def _x_ticks(x: _Axis, ticks: Sequence[float], unit: str, height: float) -> str:
-    bottom = height - BOTTOM
-    labels = [_text(x.px(tick), bottom + 15, f"{tick:g}", "middle") for tick in ticks]
-    return "".join([*labels, _text(x.end_px, height - 4, unit, "end", "unit")])
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
-    return f'<text class="{kind}" x="{round(x, 2)}" y="{round(y, 2)}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(title: str, height: float, parts: Sequence[str]) -> Markup:
-    label = escape(title)
-    opening = f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{label}"><title>{label}</title>'
-    return Markup(opening + "".join(parts) + "</svg>")  # noqa: S704  # every text inside went through escape()

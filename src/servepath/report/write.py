@@ -1,26 +1,25 @@
-"""Writes the report directory, reads a report back, and computes its numbers again from the raw samples."""
+"""Writes the report directory, and reads a report and its samples back."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zstandard
-
-from servepath.bench.analysis import analyse
-from servepath.bench.model import Arrivals, BenchPlan, Comparison
 from servepath.errors import InputError
-from servepath.report.document import SAMPLES_SCHEMA, document_of, sample_of, samples_document_of
+from servepath.report.document import document_of, plain, redact, secrets_of
 from servepath.report.html import html_page
 from servepath.report.junit import junit_xml
 from servepath.report.markdown import markdown_page
 from servepath.report.model import SCHEMA
+from servepath.report.samples import KeptSamples, kept_samples, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from servepath.bench.model import Sample
     from servepath.report.model import Report
@@ -30,7 +29,6 @@ SAMPLES_FILE = "samples.json.zst"
 JUNIT_FILE = "junit.xml"
 MARKDOWN_FILE = "report.md"
 HTML_FILE = "report.html"
-MAX_SAMPLES_BYTES = 1 << 30
 
 
 def write_report(report: Report, directory: Path) -> None:
@@ -41,14 +39,15 @@ def write_report(report: Report, directory: Path) -> None:
     Raises:
         InputError: the directory cannot be written.
     """
-    document = document_of(report)
-    samples = samples_document_of(report)
+    kept = _without_secrets(kept_samples(report), secrets_of(report))
+    packed = pack(kept)
+    document = {**document_of(report), "samples": samples_values(kept, packed)}
     files: tuple[tuple[str, Callable[[], bytes]], ...] = (
         (REPORT_FILE, lambda: _json(document)),
-        (SAMPLES_FILE, lambda: zstandard.ZstdCompressor().compress(_json(samples))),
+        (SAMPLES_FILE, lambda: packed),
         (JUNIT_FILE, lambda: junit_xml(document).encode()),
         (MARKDOWN_FILE, lambda: markdown_page(document).encode()),
-        (HTML_FILE, lambda: html_page(document, samples).encode()),
+        (HTML_FILE, lambda: html_page(document, kept).encode()),
     )
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +94,7 @@ def load_report(path: Path) -> dict[str, Any]:
     return document
 
 
-def load_samples(directory: Path) -> tuple[Sample, ...]:
+def load_samples(directory: Path) -> KeptSamples:
     """The raw samples of a report directory.
 
     Raises:
@@ -103,31 +102,30 @@ def load_samples(directory: Path) -> tuple[Sample, ...]:
     """
     file = directory / SAMPLES_FILE
     try:
-        content = zstandard.ZstdDecompressor().decompress(file.read_bytes(), max_output_size=MAX_SAMPLES_BYTES)
-        document = json.loads(content)
-        if document["schema"] != SAMPLES_SCHEMA:
-            raise _unusable(file, f"its schema is {document['schema']!r}")
-        return tuple(sample_of(value) for value in document["samples"])
-    except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+        return unpack(file.read_bytes())
+    except (OSError, ValueError) as error:
         raise _unusable(file, f"the samples cannot be read: {error}") from error
 
 
-def recompute(directory: Path) -> Comparison | None:
-    """The comparison of a report directory, computed again from its raw samples; None when it has none.
+def samples_values(kept: KeptSamples, packed: bytes) -> dict[str, Any]:
+    """What `report.json` says of the file of its samples: its digest ties the two together."""
+    return {
+        "file": SAMPLES_FILE,
+        "digest": f"sha256:{hashlib.sha256(packed).hexdigest()}",
+        "size_bytes": len(packed),
+        "request_count": kept.request_count,
+        "token_count": sum(len(one.token_times_s) for one in (*kept.comparison, *kept.sweep)),
+    }
 
-    Raises:
-        InputError: the report or its samples are not usable.
-    """
-    comparison = load_report(directory)["comparison"]
-    if comparison is None:
-        return None
-    try:
-        plan = BenchPlan(**{**comparison["plan"], "arrivals": Arrivals(comparison["plan"]["arrivals"])})
-        order = [tuple(names) for names in comparison["order"]]
-        names = [path["path"] for path in comparison["paths"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unusable(directory / REPORT_FILE, f"the comparison cannot be read: {error}") from error
-    return analyse(load_samples(directory), plan, order, names=names)
+
+def _without_secrets(kept: KeptSamples, secrets: Sequence[str]) -> KeptSamples:
+    def clean(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        return tuple(
+            replace(one, error_detail=redact(plain(one.error_detail), secrets)) if one.error_detail else one
+            for one in samples
+        )
+
+    return replace(kept, comparison=clean(kept.comparison), sweep=clean(kept.sweep))
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.model import Layer, Modelcar, ModelSource
-from servepath.report.model import Report, report_error
+from servepath.report.model import Quote, Report, report_error
 from servepath.serving.model import Endpoint, ServingPath
+from tests.unit.report.example_measurements import example_instrument, example_lifecycle, example_sweep
 
 API_KEY = "sk-do-not-print-<&>\"'-0123456789"
 DIGEST = "sha256:" + "4f9c" * 16
@@ -162,6 +164,20 @@ def passed_run(slowdown: float = 1.0) -> Report:
     )
 
 
+def full_run() -> Report:
+    """Everything a run can measure."""
+    run = passed_run(1.031)
+    assert run.comparison
+    return replace(
+        run,
+        comparison=replace(run.comparison, stopped="the wanted precision of 5% was reached after 8 blocks"),
+        slo=evaluate(run.comparison, Slo(ttft_p95_s=0.4, itl_p95_s=0.1, e2e_p95_s=1.9)),
+        sweep=example_sweep(),
+        instrument=example_instrument(),
+        lifecycle=example_lifecycle(),
+    )
+
+
 def failed_run() -> Report:
     """A failed check whose text a file format could trip over, failed requests, missed objectives."""
     bad = CheckResult(
@@ -203,4 +219,18 @@ def stopped_run() -> Report:
         deployments=(endpoint(ServingPath.RAW, 141.0),),
         checks=CHECKS[:1],
         error=report_error(error),
+        quotes=(
+            Quote(
+                "diagnostics/logs/servepath/smollm2-kserve-5d9f.kserve-container.previous.log",
+                "the end of container kserve-container of pod smollm2-kserve-5d9f, before its restart",
+                ("INFO 03:06:41 loading weights", "ERROR 03:06:58 torch.OutOfMemoryError: tried to allocate 1.2 GiB"),
+                412,
+            ),
+            Quote(
+                "diagnostics/events/servepath.txt",
+                "warnings of namespace servepath",
+                (f"2026-01-02T03:07:01Z Warning BackOff Pod/smollm2-kserve-5d9f: restarting, key {API_KEY}",),
+                31,
+            ),
+        ),
     )

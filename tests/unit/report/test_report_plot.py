@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servepath.report.format import count, duration, fact, latency, objective_value, percent, short_digest, size
-from servepath.report.plot import WIDTH, RatioRow, Series, block_plot, cumulative_plot, nice_ticks, ratio_plot
+from servepath.report.plot import RatioRow, Series, block_plot, cumulative_plot, ratio_plot
+from servepath.report.svg import TOP, WIDTH, nice_ticks
 
 VALUES = st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=30)
 
@@ -51,21 +52,23 @@ def test_a_cumulative_line_ends_at_the_top_after_as_many_steps_as_values() -> No
     heights = [float(value) for value in re.findall(r"V([\d.]+)", path)]
     assert len(heights) == 4
     assert heights == sorted(heights, reverse=True)
-    assert heights[-1] == 12
+    assert heights[-1] == TOP
 
 
 def test_a_ratio_row_shows_its_interval_where_it_belongs() -> None:
-    svg = ratio_plot("t", [RatioRow("E2E", "1.10", 1.10, 1.05, 1.15, (1.0, 1.2))], faster="faster", slower="slower")
-    (low, high) = map(float, *re.findall(r'class="interval" d="M([\d.]+) [\d.]+H([\d.]+)', svg))
+    svg = ratio_plot(
+        "t", [RatioRow("E2E", "1.10", 1.10, 1.05, 1.15, (1.0, 1.2))], number=1, faster="faster", slower="slower"
+    )
+    (low, high) = map(float, *re.findall(r'class="interval s1" d="M([\d.]+) [\d.]+H([\d.]+)', svg))
     (even,) = map(float, re.findall(r'class="even" d="M([\d.]+) ', svg))
-    (estimate,) = map(float, re.findall(r'class="estimate" cx="([\d.]+)"', svg))
+    (estimate,) = map(float, re.findall(r'class="estimate s1" cx="([\d.]+)"', svg))
     assert even < low < estimate < high
     assert estimate == pytest.approx((low + high) / 2, abs=0.1)
     assert svg.count('class="block"') == 2
 
 
 def test_text_in_a_plot_is_escaped() -> None:
-    svg = ratio_plot('<&"', [RatioRow("<b>", "&", 1, 0.9, 1.1, ())], faster="<", slower=">")
+    svg = ratio_plot('<&"', [RatioRow("<b>", "&", 1, 0.9, 1.1, ())], number=1, faster="<", slower=">")
     ET.fromstring(svg)  # noqa: S314
     assert "<b>" not in svg
 

@@ -1,0 +1,157 @@
+"""Example measurements besides the comparison: a sweep, the instrument, a lifecycle. Drawn, not measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from servepath.bench.analysis import client_health, summarise
+from servepath.bench.capacity import Cost, Knee, Sweep, SweepPoint
+from servepath.bench.instrument import Instrument, InstrumentPoint
+from servepath.bench.model import BenchPlan, Metric, PathSummary, Sample
+from servepath.bench.slo import Slo, SloResult
+from servepath.lifecycle.load import downtime_s
+from servepath.lifecycle.model import Lifecycle, Rollout
+from servepath.lifecycle.summary import measurement
+
+SLO = Slo()
+RATES_PER_S = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
+CAPACITY_PER_S = {"raw": 9.6, "kserve": 9.1}
+USD_PER_HOUR = 3.6
+LIMITS = {"ttft_p95_s": SLO.ttft_p95_s, "itl_p95_s": SLO.itl_p95_s, "e2e_p95_s": SLO.e2e_p95_s, "error_rate": 0.0}
+
+
+def ns(value: float) -> float:
+    """A time as the client's clock gives it."""
+    return round(value, 9)
+
+
+def sweep_samples(path: str, rate_per_s: float, block: int) -> tuple[Sample, ...]:
+    """A single server with a queue: its latencies grow without bound past its capacity."""
+    rng = np.random.default_rng([7, block])
+    samples = []
+    free_s = 0.0
+    for index in range(40):
+        intended_s = index / rate_per_s
+        start_s = max(intended_s, free_s)
+        free_s = start_s + float(rng.exponential(1 / CAPACITY_PER_S[path]))
+        first_s = start_s + 0.045 + float(rng.exponential(0.01))
+        gap_s = 0.0078 * (1 + 0.55 * min(rate_per_s / CAPACITY_PER_S[path], 1.6))
+        times_s = first_s + np.concatenate([[0.0], np.cumsum(gap_s * rng.lognormal(0, 0.15, 63))])
+        samples.append(
+            Sample(
+                path=path,
+                block=block,
+                index=index,
+                intended_s=ns(intended_s),
+                sent_s=ns(intended_s + float(rng.exponential(0.0004))),
+                token_times_s=tuple(ns(float(time_s)) for time_s in times_s),
+                end_s=ns(float(times_s[-1]) + 0.0005),
+                prompt_tokens=256,
+                completion_tokens=64,
+            )
+        )
+    return tuple(samples)
+
+
+def results_of(summary: PathSummary) -> tuple[SloResult, ...]:
+    seen = {f"{one.metric}_p95_s": one.p95_s for one in summary.latencies} | {"error_rate": summary.error_rate}
+    return tuple(
+        SloResult(summary.path, name, limit, seen[name], met=seen[name] <= limit)
+        for name, limit in LIMITS.items()
+        if limit is not None
+    )
+
+
+def sweep_point(path: str, rate_per_s: float, block: int, samples: tuple[Sample, ...]) -> SweepPoint:
+    summary = summarise(path, samples)
+    good = [one for one in samples if one.values_s(Metric.TTFT)[0] <= 0.25 and one.values_s(Metric.E2E)[0] <= 1.5]
+    summary = replace(summary, goodput_requests_per_s=len(good) / summary.loaded_s)
+    return SweepPoint(
+        path=path,
+        rate_per_s=rate_per_s,
+        summary=summary,
+        slo=results_of(summary),
+        client=client_health(samples, BenchPlan()),
+        waiting_max=max(0.0, round(3 * (rate_per_s - CAPACITY_PER_S[path]) + 5)) if rate_per_s > 6 else 0.0,
+        saturated=rate_per_s > CAPACITY_PER_S[path],
+        block=block,
+    )
+
+
+def knee_of(path: str, points: list[SweepPoint]) -> Knee:
+    mine = [point for point in points if point.path == path]
+    met = [point for point in mine if point.meets_slo]
+    best = max(met, key=lambda point: point.rate_per_s)
+    missed = [point.rate_per_s for point in mine if not point.meets_slo]
+    goodput = best.summary.goodput_requests_per_s or 0.0
+    tokens = best.summary.output_tokens_per_s
+    cost = Cost(USD_PER_HOUR, USD_PER_HOUR / 3600 / goodput * 1e3, USD_PER_HOUR / 3600 / tokens * 1e6)
+    return Knee(path, best.rate_per_s, min(missed, default=None), goodput, tokens, cost)
+
+
+def example_sweep() -> Sweep:
+    points: list[SweepPoint] = []
+    kept: list[Sample] = []
+    for number, rate_per_s in enumerate(RATES_PER_S):
+        for place, path in enumerate(CAPACITY_PER_S):
+            block = len(CAPACITY_PER_S) * number + place
+            samples = sweep_samples(path, rate_per_s, block)
+            kept += samples
+            points.append(sweep_point(path, rate_per_s, block, samples))
+    knees = tuple(knee_of(path, points) for path in CAPACITY_PER_S)
+    return Sweep(SLO, tuple(points), knees, tuple(kept), "every path missed an objective twice in a row")
+
+
+def example_instrument() -> Instrument:
+    rows: tuple[tuple[int, int, float, float, float], ...]
+    rows = ((1, 200, 0.00031, 0.00052, 0.00004), (10, 1000, 0.00035, 0.00071, 0.00009))
+    rows += ((100, 4000, 0.0011, 0.0031, 0.00042), (500, 6000, 0.0062, 0.0147, 0.0021))
+    return Instrument(
+        tuple(
+            InstrumentPoint(
+                streams=streams,
+                request_count=requests,
+                ttft_overhead_p50_s=p50_s,
+                ttft_overhead_p95_s=p95_s,
+                itl_overhead_p95_s=itl_s,
+                e2e_overhead_p95_s=p95_s * 1.3,
+                cpu_share=min(0.9, 0.004 * streams**0.8),
+                tokens_per_s=min(9800.0, 95.0 * streams),
+            )
+            for streams, requests, p50_s, p95_s, itl_s in rows
+        )
+    )
+
+
+def rollout(path: str, strategy: str, down_from_s: float, down_to_s: float) -> Rollout:
+    samples = tuple((ns(0.2 * number), not down_from_s <= 0.2 * number < down_to_s) for number in range(450))
+    failed = sum(not answered for _, answered in samples)
+    return Rollout(path, strategy, len(samples), failed, downtime_s(samples), 84.2, samples)
+
+
+def example_lifecycle() -> Lifecycle:
+    apply = "from `kubectl apply` to the first token of the first answer"
+    metered = "working set of the pods, read from the kubelet every second for a minute"
+    return Lifecycle(
+        measurements=(
+            measurement("start_warm", "raw", "s", (41.2, 40.7, 42.9), apply),
+            measurement("start_warm", "kserve", "s", (44.8, 45.3, 44.1), apply),
+            measurement("start_cold", "raw", "s", (139.0,), apply + ", the image absent"),
+            measurement("start_cold", "kserve", "s", (143.5,), apply + ", the image absent"),
+            measurement("stop", "raw", "s", (2.1, 2.2, 2.1), "from the request to the last pod gone"),
+            measurement("stop", "kserve", "s", (2.9, 3.1, 2.8), "from the request to the last pod gone"),
+            measurement("model_into_node", "modelcar", "s", (3.4, 3.2, 3.3), "pull of the image, layers in parallel"),
+            measurement("model_into_node", "pvc", "s", (7.9, 8.4, 8.1), "copy of the files into a claim"),
+            measurement("control_plane_memory", "kserve-manager", "bytes", (48.1e6, 48.6e6, 48.8e6), metered),
+            measurement("control_plane_memory", "envoy-gateway", "bytes", (71.3e6, 71.3e6, 71.9e6), metered),
+            measurement("control_plane_memory", "envoy", "bytes", (33.5e6, 33.6e6, 33.6e6), metered),
+            measurement("control_plane_cpu", "kserve-manager", "cores", (0.011, 0.013, 0.012), metered),
+        ),
+        rollouts=(
+            rollout("raw", "Recreate", 1.2, 44.4),
+            rollout("kserve", "RollingUpdate", 1e9, 1e9),
+        ),
+        skipped=("memory of the node's own programs: the kubelet does not say",),
+    )
