@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci.node import engine_image, envoy_gateway, kserve, kubernetes, oci_tools, packages, preflight, programs
+from ci.node import browser, engine_image, envoy_gateway, kserve, kubernetes, oci_tools, packages, preflight, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +77,8 @@ async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
         await kserve.keep_chart(layout.cache)
     with stages.stage("image tools"):
         await oci_tools.prepare(layout.cache)
+    with stages.stage("browser"):
+        await browser.prepare()
     return platform
 
 
