@@ -1,22 +1,25 @@
-"""The open-loop load generator: one client per endpoint, requests sent when the schedule says so.
+"""The load generator: one client per endpoint, requests sent when the schedule says so.
 
-A request is sent at its intended time whether or not earlier ones have ended, and its latency counts from the
-intended time: a client or server that falls behind cannot hide it (no coordinated omission).
+In an open loop a request is sent at its intended time whether or not earlier ones have ended, and its latency counts
+from the intended time: a client or server that falls behind cannot hide it (no coordinated omission). A closed loop
+keeps a number of users busy, and latency counts from the actual send.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 
-from servepath.bench.model import BenchPlan, ErrorClass, Sample
-from servepath.bench.sse import StreamChunk, StreamFormatError, StreamParser
+from servepath.bench.model import Arrivals, BenchPlan, ErrorClass, Sample
+from servepath.bench.sse import ContentCounter, StreamFormatError
+from servepath.bench.transport import LeanTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from servepath.serving.model import Endpoint
 
@@ -42,18 +45,8 @@ class _Progress:
     """What a request has given so far, so that a failed one still tells how far it came."""
 
     sent_s: float
+    counter: ContentCounter = field(default_factory=ContentCounter)
     token_times_s: list[float] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    done: bool = False
-
-    def take(self, chunk: StreamChunk, now_s: float) -> None:
-        if chunk.text:
-            self.token_times_s.append(now_s)
-        if chunk.prompt_tokens is not None and chunk.completion_tokens is not None:
-            self.prompt_tokens = chunk.prompt_tokens
-            self.completion_tokens = chunk.completion_tokens
-        self.done = self.done or chunk.done
 
 
 class _RequestFailedError(Exception):
@@ -72,10 +65,23 @@ def open_client(endpoint: Endpoint, plan: BenchPlan) -> httpx.AsyncClient:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
     return httpx.AsyncClient(
         base_url=endpoint.base_url,
-        headers={**headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"},
+        headers={
+            **headers,
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        },
         timeout=httpx.Timeout(None, connect=plan.connect_timeout_s),
-        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S),
+        transport=_transport(endpoint.base_url, plan),
         trust_env=False,
+    )
+
+
+def _transport(base_url: str, plan: BenchPlan) -> httpx.AsyncBaseTransport:
+    if base_url.startswith("http://"):
+        return LeanTransport(connect_timeout_s=plan.connect_timeout_s, keepalive_expiry_s=KEEPALIVE_EXPIRY_S)
+    return httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S), trust_env=False
     )
 
 
@@ -96,29 +102,48 @@ def chat_body(model: str, prompt: str, output_tokens: int, seed: int) -> dict[st
 async def run_block(
     client: httpx.AsyncClient, model: str, slots: Sequence[Slot], plan: BenchPlan
 ) -> tuple[Sample, ...]:
-    """Sends the slots of one block at their times, waits until all have ended; samples in the order of `slots`."""
+    """Sends the slots of one block, waits until all have ended; samples in the order of `slots`.
+
+    An open loop sends each slot at its time. A closed loop has `plan.users` users; each takes the next slot as soon as
+    its former request has ended, and the intended time of a sample is when it was sent: a closed loop has no other, so
+    its latencies do not hold what a stalled server kept users from sending.
+    """
+    url = client.base_url.join(CHAT_PATH)
+    bodies = [json.dumps(chat_body(model, one.prompt, plan.output_tokens, plan.seed)).encode() for one in slots]
+    requests = [client.build_request("POST", url, content=body) for body in bodies]
     samples: dict[int, Sample] = {}
     start_s = anyio.current_time()
 
-    async def one(position: int, slot: Slot) -> None:
+    async def at_its_time(position: int, slot: Slot) -> None:
         await anyio.sleep_until(start_s + slot.intended_s)
-        samples[position] = await send(client, model, slot, plan, start_s)
+        samples[position] = await send(client, requests[position], slot, plan, start_s)
+
+    async def as_a_user(waiting: Iterator[tuple[int, Slot]]) -> None:
+        for position, slot in waiting:
+            now = replace(slot, intended_s=anyio.current_time() - start_s)
+            samples[position] = await send(client, requests[position], now, plan, start_s)
 
     async with anyio.create_task_group() as group:
-        for position, slot in enumerate(slots):
-            group.start_soon(one, position, slot)
+        if plan.arrivals is Arrivals.CLOSED:
+            waiting = iter(enumerate(slots))
+            for _ in range(plan.users):
+                group.start_soon(as_a_user, waiting)
+        else:
+            for position, slot in enumerate(slots):
+                group.start_soon(at_its_time, position, slot)
     return tuple(samples[position] for position in range(len(slots)))
 
 
-async def send(client: httpx.AsyncClient, model: str, slot: Slot, plan: BenchPlan, start_s: float) -> Sample:
+async def send(
+    client: httpx.AsyncClient, request: httpx.Request, slot: Slot, plan: BenchPlan, start_s: float
+) -> Sample:
     """One request from now; never raises for what the network or the server does."""
-    body = chat_body(model, slot.prompt, plan.output_tokens, plan.seed)
     progress = _Progress(sent_s=anyio.current_time() - start_s)
     error: ErrorClass | None = None
     detail = ""
     try:
         with anyio.fail_after(plan.request_timeout_s):
-            await _stream(client, body, progress, start_s)
+            await _stream(client, request, progress, start_s)
     except _RequestFailedError as failure:
         error, detail = failure.error, failure.detail
     except (httpx.ConnectError, httpx.ConnectTimeout) as failure:
@@ -135,30 +160,32 @@ async def send(client: httpx.AsyncClient, model: str, slot: Slot, plan: BenchPla
         sent_s=progress.sent_s,
         token_times_s=tuple(progress.token_times_s),
         end_s=anyio.current_time() - start_s,
-        prompt_tokens=progress.prompt_tokens,
-        completion_tokens=progress.completion_tokens,
+        prompt_tokens=progress.counter.prompt_tokens,
+        completion_tokens=progress.counter.completion_tokens,
         error=error,
         error_detail=detail,
     )
 
 
-async def _stream(client: httpx.AsyncClient, body: dict[str, Any], progress: _Progress, start_s: float) -> None:
-    async with client.stream("POST", CHAT_PATH, json=body) as response:
+async def _stream(client: httpx.AsyncClient, request: httpx.Request, progress: _Progress, start_s: float) -> None:
+    response = await client.send(request, stream=True)
+    try:
         if response.status_code != httpx.codes.OK:
             shown = (await response.aread())[:SHOWN_BYTES].decode(errors="replace")
             raise _RequestFailedError(ErrorClass.STATUS, f"HTTP {response.status_code}: {shown}")
         content_type = response.headers.get("content-type", "")
         if not content_type.startswith("text/event-stream"):
             raise _RequestFailedError(ErrorClass.MALFORMED, f"content type is {content_type!r}, not text/event-stream")
-        parser = StreamParser()
         try:
             async for received in response.aiter_raw():
                 now_s = anyio.current_time() - start_s
-                for chunk in parser.feed(received):
-                    progress.take(chunk, now_s)
+                if content_count := progress.counter.feed(received):
+                    progress.token_times_s += [now_s] * content_count
         except StreamFormatError as error:
             raise _RequestFailedError(ErrorClass.MALFORMED, error.what) from error
-    if not progress.done:
+    finally:
+        await response.aclose()
+    if not progress.counter.done:
         raise _RequestFailedError(ErrorClass.TRUNCATED, "the stream ended without [DONE]")
     if not progress.token_times_s:
         raise _RequestFailedError(ErrorClass.EMPTY, "the stream had no content")

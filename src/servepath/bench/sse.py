@@ -18,6 +18,8 @@ from servepath.errors import CheckFailedError
 DONE = "[DONE]"
 SHOWN_CHARS = 200
 LINE_END = re.compile("\r\n|\r|\n")
+STRING_CONTENT = re.compile(rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))+')
+CONTENT_FIELD = re.compile(rb'"(?:content|reasoning_content|reasoning)": ?"(' + STRING_CONTENT.pattern + rb')"')
 
 
 class StreamFormatError(CheckFailedError):
@@ -85,6 +87,71 @@ class StreamParser:
         name, _, value = line.partition(":")
         if name == "data":
             self._data.append(value.removeprefix(" "))
+
+
+class ContentCounter:
+    """Counts the content chunks of a stream as they come, and keeps its usage; for a client that only times them.
+
+    The first content chunk is parsed in full. A later event that has the same bytes around its text, and a text that is
+    a JSON string and not empty, is a content chunk too; every other event (role, finish, usage, error, `[DONE]`,
+    another shape) is parsed in full. So nothing is taken for content that `StreamParser` would not take.
+
+    Attributes:
+        prompt_tokens: from usage, 0 before it came.
+        completion_tokens: from usage, 0 before it came.
+        done: whether `[DONE]` came.
+    """
+
+    def __init__(self) -> None:
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.done = False
+        self._parser = StreamParser()
+        self._rest = b""
+        self._around = (b"", b"")
+        self._has_returns = False
+
+    def feed(self, received: bytes) -> int:
+        """The number of content chunks that these bytes complete.
+
+        Raises:
+            StreamFormatError: an event's data is no OpenAI chunk.
+        """
+        data = self._rest + received if self._rest else received
+        if self._has_returns or b"\r" in received:  # lines end with CR or CR LF: not the bytes that are cut below
+            self._has_returns, self._rest = True, b""
+            return self._parse(data)
+        *events, self._rest = data.split(b"\n\n")
+        return sum(1 if self._is_content(event) else self._parse(event + b"\n\n") for event in events)
+
+    def _is_content(self, event: bytes) -> bool:
+        before, after = self._around
+        return (
+            bool(before)
+            and event.startswith(before)
+            and event.endswith(after)
+            and STRING_CONTENT.fullmatch(event, len(before), len(event) - len(after)) is not None
+        )
+
+    def _parse(self, data: bytes) -> int:
+        content_count = 0
+        for chunk in self._parser.feed(data):
+            if chunk.prompt_tokens is not None and chunk.completion_tokens is not None:
+                self.prompt_tokens, self.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
+            self.done = self.done or chunk.done
+            if chunk.text:
+                content_count += 1
+                self._learn(data, chunk)
+        return content_count
+
+    def _learn(self, event: bytes, chunk: StreamChunk) -> None:
+        """Keep the bytes around the text of a chunk that is content and nothing else."""
+        texts = list(CONTENT_FIELD.finditer(event))
+        if len(texts) != 1 or chunk.finish_reason or chunk.completion_tokens is not None:
+            return
+        start, end = texts[0].span(1)
+        if json.loads(event[start - 1 : end + 1]) == chunk.text:
+            self._around = (event[:start], event[end:].removesuffix(b"\n\n"))
 
 
 def parse_chunk(data: str) -> StreamChunk:

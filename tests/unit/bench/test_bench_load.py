@@ -9,7 +9,8 @@ import pytest
 
 from servepath.bench.compare import BenchProgress, compare
 from servepath.bench.load import Slot, open_client, run_block
-from servepath.bench.model import BenchPlan, ErrorClass, Metric
+from servepath.bench.model import Arrivals, BenchPlan, ErrorClass, Metric
+from servepath.bench.schedule import arrival_times_s
 from servepath.errors import ClusterError, UsageError
 from servepath.serving.model import ServingPath
 from tests.unit.bench.sse_server import Behaviour, Recorder, serve
@@ -74,6 +75,36 @@ async def test_latency_counts_from_the_intended_time_when_the_client_is_late() -
     assert sample.lateness_s >= 0.1
     assert sample.values_s(Metric.TTFT)[0] >= sample.lateness_s
     assert sample.values_s(Metric.E2E)[0] >= sample.lateness_s
+
+
+async def test_a_closed_loop_keeps_its_users_busy_and_counts_from_the_actual_send() -> None:
+    plan = replace(PLAN, arrivals=Arrivals.CLOSED, users=3, output_tokens=1)
+    async with serve(Behaviour(ttft_s=0.1)) as server:
+        samples = await load(server.endpoint(), [0.0] * 9, plan)
+
+    assert [sample.index for sample in samples] == list(range(9))
+    assert all(sample.ok and sample.lateness_s < 0.05 for sample in samples)
+    begun = sorted(sample.intended_s for sample in samples)
+    in_flight = [sum(one.intended_s <= at_s < one.end_s for one in samples) for at_s in begun]
+    assert max(in_flight) == 3
+    assert begun[3] >= 0.1
+    assert all(0.1 <= sample.values_s(Metric.TTFT)[0] < 0.1 + TOLERANCE_S for sample in samples)
+
+
+async def test_a_closed_loop_with_more_users_than_requests_ends() -> None:
+    async with serve(Behaviour()) as server:
+        samples = await load(server.endpoint(), [0.0], replace(PLAN, arrivals=Arrivals.CLOSED, users=8))
+
+    assert [sample.ok for sample in samples] == [True]
+
+
+async def test_a_burst_is_sent_at_once() -> None:
+    plan = replace(PLAN, arrivals=Arrivals.BURST, burst_size=3, requests_per_block=6, rate_per_s=10)
+    async with serve(Behaviour(ttft_s=0.05)) as server:
+        samples = await load(server.endpoint(), list(arrival_times_s(plan, 0)), plan)
+
+    assert [round(sample.intended_s, 3) for sample in samples] == [0, 0, 0, 0.3, 0.3, 0.3]
+    assert all(0 <= sample.lateness_s < TOLERANCE_S for sample in samples)
 
 
 async def test_the_request_asks_for_a_stream_of_exact_length_and_says_who_it_is() -> None:
@@ -203,6 +234,25 @@ async def test_a_server_without_usage_is_refused_unless_a_tokenizer_is_given() -
     async with serve(Behaviour(without_usage=True)) as server:
         with pytest.raises(ClusterError, match="no usage"):
             await compare({"a": server.endpoint(), "b": server.endpoint()}, QUICK)
+
+
+async def test_a_run_whose_client_was_held_up_is_not_usable() -> None:
+    plan = replace(QUICK, requests_per_block=4, max_lateness_p95_s=0.05)
+
+    async def hold_up(stop: anyio.Event) -> None:
+        while not stop.is_set():
+            time.sleep(0.12)  # noqa: ASYNC251  # what a machine without enough CPU does to the client
+            await anyio.sleep(0.01)
+
+    async with serve(Behaviour()) as server, anyio.create_task_group() as group:
+        stop = anyio.Event()
+        group.start_soon(hold_up, stop)
+        result = await compare({"a": server.endpoint(), "b": server.endpoint()}, plan)
+        stop.set()
+
+    assert not result.client.kept_schedule
+    assert result.client.lateness_p95_s > 0.05
+    assert result.headline.startswith("not usable: the client sent its requests")
 
 
 async def test_one_endpoint_is_no_comparison() -> None:

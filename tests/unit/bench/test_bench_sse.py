@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servepath.bench.sse import StreamChunk, StreamFormatError, StreamParser, parse_chunk
+from servepath.bench.sse import ContentCounter, StreamChunk, StreamFormatError, StreamParser, parse_chunk
 
 TEXTS = st.lists(st.text(min_size=1, max_size=12), max_size=6)
 
@@ -88,3 +88,63 @@ def test_a_long_bad_event_is_shown_shortened() -> None:
 
 def test_reasoning_counts_as_content() -> None:
     assert parse_chunk('{"choices": [{"delta": {"reasoning_content": "hm"}}]}').text == "hm"
+
+
+def counted(pieces: list[bytes]) -> tuple[int, int, int, bool]:
+    counter = ContentCounter()
+    count = sum(counter.feed(piece) for piece in pieces)
+    return count, counter.prompt_tokens, counter.completion_tokens, counter.done
+
+
+def counted_in_full(body: bytes) -> tuple[int, int, int, bool]:
+    chunks = parse_all([body])
+    usage = [(one.prompt_tokens, one.completion_tokens) for one in chunks if one.completion_tokens is not None]
+    prompt_tokens, completion_tokens = usage[-1] if usage else (0, 0)
+    return (
+        sum(bool(chunk.text) for chunk in chunks),
+        prompt_tokens or 0,
+        completion_tokens or 0,
+        any(chunk.done for chunk in chunks),
+    )
+
+
+@given(texts=TEXTS, line_end=st.sampled_from(["\n", "\r\n", "\r"]), data=st.data())
+def test_counting_finds_the_chunks_that_parsing_finds(texts: list[str], line_end: str, data: st.DataObject) -> None:
+    body = stream_of(texts, line_end)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
+    pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+
+    assert counted(pieces) == counted_in_full(body) == (len(texts), 7, len(texts), True)
+
+
+BEFORE = b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"'
+AFTER = b'"},"logprobs":null,"finish_reason":null}]}\n\n'
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"a", b'"', b"\\", b"n", b"u0041", b"}", b",", b'"content":"b"', b"\n", b"\x01"]), max_size=8
+    )
+)
+def test_bytes_that_only_look_like_a_content_chunk_are_not_counted(letters: list[bytes]) -> None:
+    body = BEFORE + b"first" + AFTER + BEFORE + b"".join(letters) + AFTER
+    try:
+        expected = counted_in_full(body)
+    except StreamFormatError:
+        with pytest.raises(StreamFormatError):
+            counted([body])
+    else:
+        assert counted([body]) == expected
+
+
+def test_an_error_amid_the_content_is_noticed_when_counting() -> None:
+    with pytest.raises(StreamFormatError, match="engine died"):
+        counted([(BEFORE + b"a" + AFTER) * 3, b'data: {"error": {"message": "engine died"}}\n\n'])
+
+
+def test_a_chunk_that_is_known_by_its_shape_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = ContentCounter()
+    assert counter.feed(BEFORE + b"a" + AFTER) == 1
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("parsed again"))
+
+    assert counter.feed((BEFORE + b" b\\u00e9\\n" + AFTER) * 5) == 5
