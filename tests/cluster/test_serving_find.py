@@ -97,7 +97,8 @@ async def test_an_inferenceservice_that_is_not_ready_says_so_and_how_to_see_why(
         await apply_kserve(client, spec)
         with pytest.raises(ClusterError, match="not ready") as caught:
             await find(cluster, spec.namespace, spec.name, ServingPath.KSERVE, spec.profile)
-    assert caught.value.next_command == f"kubectl -n {spec.namespace} describe inferenceservice smol-kserve"
+    options = f"--kubeconfig {cluster.kubeconfig} -n {spec.namespace}"
+    assert caught.value.next_command == f"kubectl {options} describe inferenceservice smol-kserve"
 
 
 async def test_a_deployment_of_somebody_else_is_refused_in_one_line(cluster: Cluster, spec: ServingSpec) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -12,7 +14,7 @@ import yaml
 from lightkube import AsyncClient, KubeConfig
 from lightkube.core.exceptions import ApiError, ConfigError
 
-from servepath.errors import ClusterError
+from servepath.errors import ClusterError, ServepathError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -34,7 +36,8 @@ async def kubernetes(cluster: Cluster) -> AsyncIterator[AsyncClient]:
     """
     config = read_kubeconfig(cluster)
     where = f"Kubernetes API {config.cluster.server}"
-    with errors_of(where):
+    with _hints_for(cluster), errors_of(where):
+        _refuse_missing_files(cluster, config)
         try:
             client = AsyncClient(config=config, field_manager=FIELD_MANAGER)
         except (AssertionError, ssl.SSLError, OSError, ValueError) as error:
@@ -65,6 +68,57 @@ def read_kubeconfig(cluster: Cluster) -> SingleConfig:
     if config is None:
         raise ClusterError("no current context", where=where, expected="--context NAME, or a current context")
     return config
+
+
+def _refuse_missing_files(cluster: Cluster, config: SingleConfig) -> None:
+    """Name the certificate, key or token file that a kubeconfig names and that is not there: TLS would not say which.
+
+    Raises:
+        ClusterError: there is one.
+    """
+    user = config.user
+    named = {
+        "certificate-authority": config.cluster.certificate_auth,
+        "client-certificate": user.client_cert if user else None,
+        "client-key": user.client_key if user else None,
+        "tokenFile": user.token_file if user else None,
+    }
+    for field, name in named.items():
+        if name and not (path := Path(config.abs_file(name))).is_file():
+            raise ClusterError(
+                f"its {field} is not there: {path}",
+                where=str(cluster.kubeconfig),
+                expected=f"the file that the context {config.context_name!r} names",
+                next_command=f"ls -l {shlex.quote(str(path))}",
+            )
+
+
+@contextmanager
+def _hints_for(cluster: Cluster) -> Iterator[None]:
+    """Make every kubectl command of an error one for this cluster: the user's own context may be another's."""
+    try:
+        yield
+    except (ServepathError, BaseExceptionGroup) as error:
+        _point(error, cluster)
+        raise
+
+
+def _point(error: BaseException, cluster: Cluster) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _point(inner, cluster)
+    elif isinstance(error, ServepathError):
+        error.next_command = kubectl_for(cluster, error.next_command)
+
+
+def kubectl_for(cluster: Cluster, command: str) -> str:
+    """Give a kubectl command with the cluster's kubeconfig and context; any other command as it is."""
+    if not command.startswith("kubectl ") or "--kubeconfig" in command:
+        return command
+    options = f"--kubeconfig {shlex.quote(str(cluster.kubeconfig))}"
+    if cluster.context:
+        options += f" --context {shlex.quote(cluster.context)}"
+    return f"kubectl {options} {command.removeprefix('kubectl ')}"
 
 
 @contextmanager

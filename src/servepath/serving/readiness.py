@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from servepath.cluster.objects import Json
 
 _LOG_LINES = 20
+_LINE_CHARACTERS = 300
+_HIDDEN = "[the API key]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Expectation:
 
 
 async def await_ready(client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str) -> str:
-    """Await the first completion of a path.
+    """Await the first completion of a path. No error's text holds the key, also where an engine logged it.
 
     Returns:
         The Host header that routes to it.
@@ -80,15 +82,16 @@ async def await_ready(client: AsyncClient, cluster: Cluster, expected: Expectati
                 hosts.append(await _serve_first(client, cluster, expected, api_key, progress))
                 group.cancel_scope.cancel()
     except BaseExceptionGroup as errors:
-        raise _first_cluster_error(errors) from errors
+        raise _without_key(_first_cluster_error(errors), api_key) from None
     if hosts:
         return hosts[0]
-    raise ClusterError(
+    spent = ClusterError(
         f"no completion in {expected.timeout_s:.0f} s; {progress.last()}",
         where=f"{expected.path.value} path, {expected.namespace}/{expected.name}",
         expected="one completion through the gateway",
         next_command=f"kubectl -n {expected.namespace} describe pods -l {_selector(expected)}",
     )
+    raise _without_key(spent, api_key)
 
 
 class _Progress:
@@ -260,8 +263,26 @@ async def _last_lines(client: AsyncClient, namespace: str, pod: str, container: 
     for previous in (True, False):
         text = await container_log(client, namespace, pod, container, lines=_LOG_LINES, previous=previous)
         if text.strip():
-            return text.rstrip()
+            return last_lines(text)
     return ""
+
+
+def last_lines(text: str) -> str:
+    """Give the last lines of a log, each cut where it is very long: a traceback may print a whole tensor."""
+    lines = text.rstrip().splitlines()[-_LOG_LINES:]
+    return "\n".join(line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]} …" for line in lines)
+
+
+def _without_key(error: BaseException, api_key: str) -> BaseException:
+    """Give an error whose texts do not hold the key: what an engine logs or answers is not ours to trust."""
+    if not isinstance(error, ClusterError) or not api_key:
+        return error
+    return ClusterError(
+        error.what.replace(api_key, _HIDDEN),
+        where=error.where.replace(api_key, _HIDDEN),
+        expected=error.expected.replace(api_key, _HIDDEN),
+        next_command=error.next_command.replace(api_key, _HIDDEN),
+    )
 
 
 def _first_cluster_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,17 +1,19 @@
 """A kubeconfig that cannot be used ends in one clear line, and is never written."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import yaml
 
-from servepath.cluster.client import kubernetes, read_kubeconfig
+from servepath.cluster.client import kubectl_for, kubernetes, read_kubeconfig
 from servepath.cluster.connect import connect
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Config",
     "current-context": "one",
@@ -86,3 +88,65 @@ def test_api_server_that_cannot_be_reached(kubeconfig: Path, context: str, compl
 def test_connect_says_that_the_api_does_not_answer(kubeconfig: Path) -> None:
     with pytest.raises(ClusterError, match="does not answer"):
         anyio.run(connect, kubeconfig, "r.test")
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ("clusters", "certificate-authority"),
+        ("users", "client-certificate"),
+        ("users", "client-key"),
+        ("users", "tokenFile"),
+    ],
+)
+def test_a_file_that_the_kubeconfig_names_and_that_is_missing_is_named(
+    tmp_path: Path, section: str, field: str
+) -> None:
+    config = {name: copy.deepcopy(value) for name, value in CONFIG.items()}
+    for entry in config[section]:
+        entry[section.removesuffix("s")][field] = "pki/gone.pem"
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+
+    async def work() -> None:
+        async with kubernetes(cluster_of(path)):
+            pytest.fail("a client was made of it")
+
+    with pytest.raises(ClusterError, match=f"its {field} is not there: {tmp_path}/pki/gone.pem") as caught:
+        anyio.run(work)
+    assert caught.value.where == str(path)
+    assert caught.value.next_command == f"ls -l {tmp_path}/pki/gone.pem"
+
+
+def test_a_hint_is_for_this_cluster_and_not_for_the_users_own(kubeconfig: Path) -> None:
+    async def work() -> None:
+        async with kubernetes(cluster_of(kubeconfig, "two")) as client:
+            await client._client._client.get("/version")
+
+    with pytest.raises(ClusterError) as caught:
+        anyio.run(work)
+    assert caught.value.next_command == f"kubectl --kubeconfig {kubeconfig} --context two cluster-info"
+
+
+def test_a_hint_of_a_task_is_for_this_cluster_too(kubeconfig: Path) -> None:
+    async def fail() -> None:
+        raise ClusterError("it failed", next_command="kubectl get pods")
+
+    async def work() -> None:
+        async with kubernetes(cluster_of(kubeconfig)), anyio.create_task_group() as group:
+            group.start_soon(fail)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        anyio.run(work)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ClusterError)
+    assert error.next_command == f"kubectl --kubeconfig {kubeconfig} get pods"
+
+
+def test_only_a_kubectl_command_is_given_options_and_only_once() -> None:
+    cluster = cluster_of(Path("/a b/config"))
+    once = kubectl_for(cluster, "kubectl -n demo get pods")
+    assert once == "kubectl --kubeconfig '/a b/config' -n demo get pods"
+    assert kubectl_for(cluster, once) == once
+    assert kubectl_for(cluster, "servepath deploy --help") == "servepath deploy --help"
+    assert kubectl_for(cluster, "") == ""

@@ -3,7 +3,9 @@
 import copy
 from typing import Any
 
-from servepath.serving.readiness import host_when_ready, is_rolled_out
+from servepath.errors import ClusterError
+from servepath.serving import readiness
+from servepath.serving.readiness import carries, host_when_ready, is_rolled_out, last_lines
 
 CONTAINER = {
     "name": "kserve-container",
@@ -56,3 +58,29 @@ def test_host_of_a_service() -> None:
     assert host_when_ready(ready) == "x-demo.example.com"
     assert host_when_ready({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}) is None
     assert host_when_ready({"status": ready["status"] | {"conditions": []}}) is None
+
+
+def test_annotations_tell_a_revision() -> None:
+    template = {"metadata": {"annotations": {"a": "1", "b": "2"}}}
+    assert carries(template, {"a": "1"})
+    assert carries(template, {})
+    assert carries({}, {})
+    assert not carries(template, {"a": "2"})
+    assert not carries({"metadata": {"annotations": None}}, {"a": "1"})
+
+
+def test_a_log_in_an_error_is_its_end_and_no_line_of_it_is_endless() -> None:
+    log = "\n".join([f"line {number}" for number in range(100)] + ["x" * 10_000]) + "\n\n"
+    shown = last_lines(log).splitlines()
+    assert len(shown) == 20
+    assert shown[0] == "line 81"
+    assert shown[-1] == "x" * 300 + " …"
+
+
+def test_the_key_is_in_no_text_of_an_error() -> None:
+    error = ClusterError("it said key-1", where="at key-1", expected="not key-1", next_command="echo key-1")
+    shown = readiness._without_key(error, "key-1")
+    assert isinstance(shown, ClusterError)
+    assert "key-1" not in str(shown)
+    assert "it said [the API key]" in str(shown)
+    assert readiness._without_key(error, "") is error
