@@ -36,8 +36,8 @@ def engine_image(given: str, profile: Profile) -> str:
 
 
 def build_options() -> BuildOptions:
-    """Give the options of an image whose creation time is SOURCE_DATE_EPOCH where that is set, and none otherwise."""
-    return BuildOptions(created_s=source_date_epoch())
+    """Give the options of an image with SBOM and provenance; its creation time is SOURCE_DATE_EPOCH, or none."""
+    return BuildOptions(created_s=source_date_epoch(), attest=True)
 
 
 def run_info(command: str = "") -> RunInfo:

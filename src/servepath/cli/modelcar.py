@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +18,59 @@ from servepath.cli.output import print_fields, print_json
 from servepath.cli.running import run
 from servepath.errors import UsageError
 from servepath.modelcar.build import build_and_push, build_layout
+from servepath.modelcar.compress import Compression
 from servepath.modelcar.hub import download
+from servepath.modelcar.reference import is_tag
+from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
 from servepath.modelcar.source import open_source
 
 if TYPE_CHECKING:
     from servepath.modelcar.model import Modelcar, ModelSource
 
 _HELP = "servepath modelcar --help"
+_ATTACHED = {SBOM: "SBOM", PROVENANCE: "provenance", MODELPACK: "ModelPack"}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKMGT])(i?)B")
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
 Layout = Annotated[Path | None, typer.Option(metavar="DIR", help="Write an OCI layout into this directory.")]
 Push = Annotated[str, typer.Option(metavar="HOST/REPOSITORY", help="Push to this repository, streaming.")]
+Tag = Annotated[str, typer.Option(help="A tag to put on it too; the reference that is printed has the digest.")]
+Platforms = Annotated[
+    list[str],
+    typer.Option(
+        "--platform",
+        metavar="OS/ARCH",
+        help="Platform of the base image; several, repeated or with commas, make one digest that serves all of them.",
+    ),
+]
+Reshard = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Cut safetensors weights anew into shards of at most this size, such as 500MB or 5GB: pulls run in "
+        "parallel, and a fine-tune shares the layers that it did not change. Tensors stay bit-identical.",
+    ),
+]
+Compress = Annotated[
+    Compression,
+    typer.Option("--compression", help="zstd: smaller, for slow links; costs time at push and at pull."),
+]
+Attest = Annotated[
+    bool,
+    typer.Option(
+        "--attest/--no-attest", help="With --push: attach SBOM and provenance; the image's digest stays the same."
+    ),
+]
+ModelPack = Annotated[
+    bool, typer.Option("--modelpack", help="With --push: attach a ModelPack manifest that shares the layers.")
+]
+ModelName = Annotated[str, typer.Option("--name", help="The model's name; from the Hub or config.json when empty.")]
+Exclude = Annotated[
+    list[str], typer.Option(metavar="PATTERN", help="Files of --source to leave out, such as 'original/*'; repeatable.")
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Take pickle checkpoints of --source, which run code when loaded.")
+]
 
 
 def modelcar_command(
@@ -30,11 +78,20 @@ def modelcar_command(
     hub: Hub = "",
     layout: Layout = None,
     push: Push = "",
+    tag: Tag = "",
     base: BaseImage = "",
+    platform: Platforms = ["linux/amd64"],  # noqa: B006 - typer copies it
+    reshard: Reshard = "",
+    compression: Compress = Compression.NONE,
+    name: ModelName = "",
+    exclude: Exclude = [],  # noqa: B006 - typer copies it
     *,
+    allow_pickle: AllowPickle = False,
+    attest: Attest = True,
+    modelpack: ModelPack = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a digest-pinned modelcar; the digest depends on the model and the base alone.
+    """Build a digest-pinned modelcar; the digest depends on the model, the base and these options alone.
 
     Credentials of a registry are those of `docker login`.
 
@@ -52,12 +109,56 @@ def modelcar_command(
         host, _, repository = push.partition("/")
         if push and not repository:
             raise UsageError("no repository", where=push, expected="HOST/REPOSITORY", next_command=_HELP)
-        model = await open_model(source, hub)
+        if tag and not is_tag(tag):
+            raise UsageError(
+                f"not a tag: {tag!r}", where="--tag", expected="letters, digits, `_`, `.` and `-`", next_command=_HELP
+            )
+        if modelpack and not push:
+            raise UsageError("a layout has no referrers", where="--modelpack", expected="--push", next_command=_HELP)
+        build = replace(
+            build_options(),
+            platforms=tuple(entry for text in platform for entry in text.split(",")),
+            reshard_bytes=parse_size(reshard) if reshard else 0,
+            compression=compression,
+            attest=attest,
+            modelpack=modelpack,
+        )
+        name_one_model(source, hub)
+        if source is None:
+            if name or exclude or allow_pickle:
+                raise UsageError(
+                    "options of a directory",
+                    where="--name, --exclude and --allow-pickle",
+                    expected="--source",
+                    next_command=_HELP,
+                )
+            model = await open_model(source, hub)
+        else:
+            open_it = partial(open_source, source, name=name, exclude=exclude, allow_pickle=allow_pickle)
+            model = await anyio.to_thread.run_sync(open_it)
         if layout is not None:
-            return await build_layout(model, base_image(base), layout, build=build_options())
-        return await build_and_push(model, base_image(base), host, repository, build=build_options())
+            return await build_layout(model, base_image(base), layout, tag=tag, build=build)
+        return await build_and_push(model, base_image(base), host, repository, tag=tag, build=build)
 
     _show(run(work), as_json=as_json)
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes: `500MB` is 500 000 000, `1.5GiB` is 1.5 x 1024 x 1024 x 1024.
+
+    Raises:
+        UsageError: not a size over 0.
+    """
+    match = _SIZE.fullmatch(text)
+    size_bytes = 0
+    if match:
+        number, unit, binary = match.groups()
+        size_bytes = int(Decimal(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
+    if not size_bytes:
+        raise UsageError(
+            f"not a size: {text!r}", where="--reshard", expected="a size such as 500MB or 5GiB", next_command=_HELP
+        )
+    return size_bytes
 
 
 def name_one_model(directory: Path | None, hub: str) -> None:
@@ -92,14 +193,16 @@ def _show(modelcar: Modelcar, *, as_json: bool) -> None:
     if as_json:
         print_json(modelcar)
         return
-    print_fields(
-        modelcar.reference or modelcar.digest,
-        {
-            "model": modelcar.source.name,
-            "parameters": f"{modelcar.source.parameters:,}",
-            "licence": modelcar.source.licence or "unknown",
-            "layers": len(modelcar.layers),
-            "size": f"{modelcar.size_bytes / 1e6:.1f} MB",
-            "sent": f"{modelcar.sent_bytes / 1e6:.1f} MB",
-        },
-    )
+    fields: dict[str, object] = {
+        "model": modelcar.source.name,
+        "parameters": f"{modelcar.source.parameters:,}",
+        "licence": modelcar.source.licence or "unknown",
+        "layers": len(modelcar.layers),
+        "size": f"{modelcar.size_bytes / 1e6:.1f} MB",
+        "sent": f"{modelcar.sent_bytes / 1e6:.1f} MB",
+    }
+    if modelcar.referrers:
+        fields["attached"] = ", ".join(_ATTACHED.get(kind, kind) for kind in modelcar.referrers)
+    if MODELPACK in modelcar.referrers:
+        fields["ModelPack"] = modelcar.referrers[MODELPACK]
+    print_fields(modelcar.reference or modelcar.digest, fields)

@@ -44,7 +44,7 @@ def parse_reference(text: str) -> Reference:
     if not slash or not ("." in host or ":" in host or host == "localhost"):
         host, path = DOCKER_HUB, rest
     path, _, tag = path.partition(":")
-    if tag and not _TAG.fullmatch(tag):
+    if tag and not is_tag(tag):
         raise InputError(f"not a tag: {tag!r}", where=text, expected="letters, digits, `_`, `.` and `-`, at most 128")
     if host in _HUB_ALIASES:
         host, path = DOCKER_HUB, path if "/" in path else f"library/{path}"
@@ -85,6 +85,11 @@ def check_repository(name: str) -> str:
 def is_digest(text: str) -> bool:
     """Tell whether the text is a `sha256:…` digest."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether the text can be a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 def is_loopback(host: str) -> bool:
