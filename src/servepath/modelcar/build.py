@@ -14,18 +14,14 @@ from servepath.modelcar.facts import ModelcarFacts
 from servepath.modelcar.image import BaseImage, make_index, manifest_descriptor, read_base
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Layer, Modelcar
+from servepath.modelcar.place import ignore_progress
 from servepath.modelcar.plan import DEFAULT_BUILD, BuildOptions, ModelcarPlan, plan_modelcar
+from servepath.modelcar.push_cache import NO_CACHE, PushCache
 from servepath.modelcar.reference import parse_pinned
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
-from servepath.modelcar.write import (
-    WrittenImage,
-    WrittenLayer,
-    finish_image,
-    ignore_progress,
-    write_base,
-    write_layers,
-)
+from servepath.modelcar.write import WrittenImage, finish_image, write_base
+from servepath.modelcar.write_layers import LayerWriting, WrittenLayer, write_layers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -76,7 +72,9 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
         await client.ping()
         target = Repository(client, repository)
         plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
-        written = await write_modelcar(target, plan, tag=tag, limit=settings.uploads, progress=progress)
+        written = await write_modelcar(
+            target, plan, tag=tag, cache=settings.cache, limit=settings.uploads, progress=progress
+        )
         facts = ModelcarFacts(source, plan, build, written.layers, manifest_descriptor(written.document))
         attached = await attach_all(target, facts)
         modelcar = _modelcar(source, plan, written, f"{target}@{written.document.digest}")
@@ -113,15 +111,18 @@ async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
     async with open_bases(base, settings, build.platforms) as bases:
         plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
         target = Layout(directory)
-        written = await write_modelcar(target, plan, tag=tag, limit=settings.uploads, progress=progress)
+        written = await write_modelcar(
+            target, plan, tag=tag, cache=settings.cache, limit=settings.uploads, progress=progress
+        )
         return _modelcar(source, plan, written, "")
 
 
-async def write_modelcar(
+async def write_modelcar(  # noqa: PLR0913 - the last four have defaults that work
     target: ImageTarget,
     plan: ModelcarPlan,
     *,
     tag: str = "",
+    cache: PushCache = NO_CACHE,
     limit: int = 3,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> WrittenModelcar:
@@ -131,6 +132,7 @@ async def write_modelcar(
         target: a repository or a layout.
         plan: what to write.
         tag: a tag to put on it.
+        cache: what earlier pushes learnt.
         limit: blobs written at the same time.
         progress: called as bytes are written.
 
@@ -138,8 +140,9 @@ async def write_modelcar(
         InputError: a file or a base cannot be read.
         RegistryError: a registry refused or failed.
     """
-    base_sent = sum([await write_base(target, base, limit=limit, progress=progress) for base, _ in plan.images])
-    layers = await write_layers(target, plan.layers, is_new=base_sent > 0, limit=limit, progress=progress)
+    bases = [await write_base(target, base, limit=limit, progress=progress) for base, _ in plan.images]
+    is_new = not any(base.was_there for base in bases)
+    layers = await write_layers(target, plan.layers, LayerWriting(is_new, cache, limit, progress))
     single_tag = tag if len(plan.images) == 1 else ""
     images = [
         await finish_image(target, base, layers, metadata, tag=single_tag, progress=progress)
@@ -150,7 +153,8 @@ async def write_modelcar(
         pairs = [(image.document, base) for image, (base, _) in zip(images, plan.images, strict=True)]
         document = make_index(pairs, plan.annotations)
         await target.write_manifest(document, tag)
-    sent_bytes = base_sent + sum(layer.sent_bytes for layer in layers) + sum(image.sent_bytes for image in images)
+    sent_bytes = sum(base.sent_bytes for base in bases) + sum(layer.sent_bytes for layer in layers)
+    sent_bytes += sum(image.sent_bytes for image in images)
     return WrittenModelcar(document, tuple(images), layers, sent_bytes)
 
 

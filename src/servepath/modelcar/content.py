@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from anyio import to_thread
 
 from servepath.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Generator, Iterator
     from pathlib import Path
 
 Tap = Callable[[bytes], None]
@@ -37,6 +37,39 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FileRange:
+    """A part of a file on disk.
+
+    Attributes:
+        path: the file.
+        offset: where the part begins.
+        size_bytes: how long it is.
+        file_bytes: the whole file's size when the layers were planned; another size later means that it was edited.
+    """
+
+    path: Path
+    offset: int
+    size_bytes: int
+    file_bytes: int
+
+
+Piece = bytes | FileRange
+"""What a content is made of: bytes in memory, or a part of a file that the kernel can move without us."""
+
+
+@runtime_checkable
+class PiecedContent(Protocol):
+    """A content that is known by its pieces, which nobody has to read in order to send them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes of all pieces."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Give the pieces in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class BytesContent:
     """Bytes in memory: configs and manifests."""
 
@@ -52,6 +85,10 @@ class BytesContent:
         tap(self.data)
         yield self.data
 
+    def pieces(self) -> Iterator[Piece]:
+        """Give the data as one piece."""
+        yield self.data
+
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
@@ -63,6 +100,10 @@ class FileContent:
     def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
         """Stream the file, read in a worker thread."""
         return in_thread(self._read(), tap)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Give the file as one piece."""
+        yield FileRange(self.path, 0, self.size_bytes, self.size_bytes)
 
     def _read(self) -> Generator[bytes, None, None]:
         with self.path.open("rb") as file:
@@ -90,6 +131,16 @@ def _next(chunks: Generator[bytes, None, None], tap: Tap) -> bytes:
         raise InputError(f"cannot read: {error.strerror}", where=str(error.filename or "")) from error
     tap(chunk)
     return chunk
+
+
+def changed(part: FileRange) -> InputError:
+    """Say that a file is not what it was when the layers were planned."""
+    return InputError(
+        "the file changed while it was read",
+        where=str(part.path),
+        expected=f"{part.file_bytes} bytes, as when the layers were planned",
+        next_command="run again when nothing writes to the model directory",
+    )
 
 
 async def digest_of(content: Content) -> str:

@@ -16,12 +16,12 @@ from servepath.modelcar.image import read_image
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Progress
 from servepath.modelcar.parallel import run_all
+from servepath.modelcar.place import ignore_progress
 from servepath.modelcar.reference import parse_pinned
 from servepath.modelcar.referrers import list_referrers, write_referrer
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
 from servepath.modelcar.store import descriptor_of
-from servepath.modelcar.write import ignore_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

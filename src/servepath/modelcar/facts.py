@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from servepath.modelcar.model import ModelSource
     from servepath.modelcar.plan import BuildOptions, ModelcarPlan
     from servepath.modelcar.store import Descriptor
-    from servepath.modelcar.write import WrittenLayer
+    from servepath.modelcar.write_layers import WrittenLayer
 
 _DISTRIBUTION = "main"
 """Name of the distribution that holds this package: Dagger wants its Python modules called so."""

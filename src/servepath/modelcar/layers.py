@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from servepath.errors import InputError
-from servepath.modelcar.content import CHUNK_BYTES, in_thread
+from servepath.modelcar.content import CHUNK_BYTES, FileRange, changed, in_thread
 from servepath.modelcar.partition import cut_by_count
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 
-    from servepath.modelcar.content import Tap
+    from servepath.modelcar.content import Piece, Tap
 
 LAYER_MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 OWN_LAYER_BYTES = 8 << 20
@@ -31,23 +30,6 @@ BLOCK_BYTES = tarfile.BLOCKSIZE
 END_BYTES = 2 * BLOCK_BYTES
 GATHERED_BYTES = 64 << 10
 """Chunks below this size are gathered with what follows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRange:
-    """A part of a file on disk.
-
-    Attributes:
-        path: the file.
-        offset: where the part begins.
-        size_bytes: how long it is.
-        file_bytes: the whole file's size when the layers were planned; another size later means that it was edited.
-    """
-
-    path: Path
-    offset: int
-    size_bytes: int
-    file_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +130,21 @@ class LayerPlan:
         """
         return in_thread(self.read(), tap)
 
+    def pieces(self) -> Iterator[Piece]:
+        """Give the tar as headers and padding in memory, and the files between them as they lie on disk."""
+        pending = bytearray()
+        for member in self.members:
+            pending += member.header(self.mtime_s)
+            for part in member.parts:
+                if isinstance(part, bytes):
+                    pending += part
+                elif part.size_bytes:
+                    yield bytes(pending)
+                    pending.clear()
+                    yield part
+            pending += bytes(_padding(member.size_bytes))
+        yield bytes(pending + bytes(END_BYTES))
+
     def read(self) -> Generator[bytes, None, None]:
         """Yield the tar's bytes, reading in this thread.
 
@@ -157,15 +154,14 @@ class LayerPlan:
         pending = bytearray()  # headers and small files are gathered, so that a chunk is never a few bytes
         for member in self.members:
             pending += member.header(self.mtime_s)
-            for part in member.parts:
-                for chunk in (part,) if isinstance(part, bytes) else _read_exactly(part):
-                    if pending or len(chunk) < GATHERED_BYTES:
-                        pending += chunk
-                        if len(pending) >= CHUNK_BYTES:
-                            yield bytes(pending)
-                            pending.clear()
-                    else:
-                        yield chunk
+            for chunk in member.read():
+                if pending or len(chunk) < GATHERED_BYTES:
+                    pending += chunk
+                    if len(pending) >= CHUNK_BYTES:
+                        yield bytes(pending)
+                        pending.clear()
+                else:
+                    yield chunk
             pending += bytes(_padding(member.size_bytes))
         yield bytes(pending + bytes(END_BYTES))
 
@@ -232,22 +228,13 @@ def _read_exactly(part: FileRange) -> Generator[bytes, None, None]:
     left = part.size_bytes
     with part.path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size != part.file_bytes:
-            raise _changed(part)
+            raise changed(part)
         file.seek(part.offset)
         while left:
             chunk = file.read(min(left, CHUNK_BYTES))
             if not chunk:
-                raise _changed(part)
+                raise changed(part)
             left -= len(chunk)
             yield chunk
         if part.offset + part.size_bytes == part.file_bytes and file.read(1):
-            raise _changed(part)
-
-
-def _changed(part: FileRange) -> InputError:
-    return InputError(
-        "the file changed while it was read",
-        where=str(part.path),
-        expected=f"{part.file_bytes} bytes, as when the layers were planned",
-        next_command="run again when nothing writes to the model directory",
-    )
+            raise changed(part)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
 import tempfile
-from contextlib import aclosing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from servepath.errors import InputError
+from servepath.modelcar.body import BUFFER_BYTES, open_body, read_views
 from servepath.modelcar.content import Content, FileContent, digest_of_bytes
 from servepath.modelcar.reference import is_digest
-from servepath.modelcar.store import MANIFEST, Descriptor, Document, canonical_json, load_object
+from servepath.modelcar.store import (
+    MANIFEST,
+    Descriptor,
+    Document,
+    Presence,
+    WrittenBlob,
+    canonical_json,
+    load_object,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REF_NAME = "org.opencontainers.image.ref.name"
+_NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 _LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -106,7 +115,11 @@ class Layout:
         path = self._blob_path(descriptor.digest)
         return path.is_file() and path.stat().st_size == descriptor.size_bytes
 
-    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> str:
+    async def obtain_blob(self, descriptor: Descriptor) -> Presence:
+        """Tell whether the blob is there."""
+        return Presence.HERE if await self.has_blob(descriptor) else Presence.MISSING
+
+    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> WrittenBlob:
         """Write a blob beside its place, hashed while it is written, then rename it to its digest.
 
         Raises:
@@ -129,7 +142,7 @@ class Layout:
             raise _cannot_write(blobs, error) from error
         finally:
             _remove(partial)
-        return written
+        return WrittenBlob(written, content.size_bytes)
 
     async def write_manifest(self, document: Document, tag: str) -> None:
         """Write a manifest and list it in `index.json`.
@@ -176,21 +189,55 @@ class Layout:
         return self.directory / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
-async def _copy(content: Content, file: IO[bytes], on_sent: Callable[[int], None]) -> str:
-    sha256 = hashlib.sha256()
+class FileSink:
+    """A file that bytes go to; the kernel copies what lies in other files, and shares their blocks where it can.
 
-    def write(chunk: bytes) -> None:
-        view = memoryview(chunk)
+    Blocks can be shared only at offsets that are multiples of a block in both files; in a tar the data comes after a
+    header of 512 bytes, so in practice the kernel copies.
+
+    Args:
+        file: an unbuffered file, open for writing.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._buffer = memoryview(b"")
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of the data."""
+        view = memoryview(data)
         while view:
-            view = view[file.write(view) :]
+            view = view[self._file.write(view) :]
 
-    written = 0
-    async with aclosing(content.open(sha256.update)) as chunks:
-        async for chunk in chunks:
-            await to_thread.run_sync(write, chunk)
-            written += len(chunk)
-            on_sent(written)
-    return f"sha256:{sha256.hexdigest()}"
+    def write_file(self, file: IO[bytes], offset: int, size_bytes: int) -> int:
+        """Write a part of another file and return how much of it there was."""
+        left = size_bytes
+        while left:
+            try:
+                count = os.copy_file_range(file.fileno(), self._file.fileno(), left, offset_src=offset)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+                self._copy(file, offset, left)
+                count = left
+            if not count:
+                break
+            left, offset = left - count, offset + count
+        return size_bytes - left
+
+    def _copy(self, file: IO[bytes], offset: int, size_bytes: int) -> None:
+        self._buffer = self._buffer or memoryview(bytearray(BUFFER_BYTES))
+        for view in read_views(file, offset, size_bytes, self._buffer):
+            self.write(view)
+
+
+async def _copy(content: Content, file: IO[bytes], on_sent: Callable[[int], None]) -> str:
+    def report(position: int) -> None:
+        from_thread.run_sync(on_sent, position)
+
+    async with open_body(content, is_hashed=True) as body:
+        await to_thread.run_sync(body.move, content.size_bytes, FileSink(file), report)
+    return body.digest
 
 
 def _same(entry: dict[str, Any], digest: str, tag: str) -> bool:

@@ -17,8 +17,10 @@ from servepath.modelcar.source import PICKLE_SUFFIXES
 from servepath.modelcar.store import MANIFEST, Descriptor, Document, canonical_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from servepath.modelcar.facts import ModelcarFacts
-    from servepath.modelcar.write import WrittenLayer
+    from servepath.modelcar.write_layers import WrittenLayer
 
 CONFIG = "application/vnd.cncf.model.config.v1+json"
 WEIGHTS = "application/vnd.cncf.model.weight.v1.tar"
@@ -47,7 +49,7 @@ _PRECISIONS = {
 _SCALES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
-def make_modelpack(facts: ModelcarFacts) -> Attachment:
+def make_modelpack(facts: ModelcarFacts, annotations: Mapping[str, str]) -> Attachment:
     """Return the ModelPack manifest of a modelcar, which refers to the image and shares its layers."""
     config = canonical_json(
         {
@@ -64,6 +66,7 @@ def make_modelpack(facts: ModelcarFacts) -> Attachment:
         "config": descriptor.to_json(),
         "layers": [_layer(layer) for layer in facts.layers],
         "subject": facts.subject.to_json(),
+        "annotations": dict(annotations),
     }
     data = canonical_json(manifest)
     return Attachment(Document(MANIFEST, digest_of_bytes(data), data), ((descriptor, config),))

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import os
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
 from servepath.errors import RegistryError
-from servepath.modelcar.auth import RegistryAuth
+from servepath.modelcar.auth import STREAMED, RegistryAuth
 from servepath.modelcar.credentials import Credentials, docker_config_directory, find_credentials
+from servepath.modelcar.push_cache import PushCache, default_cache
 from servepath.modelcar.reference import is_loopback
 from servepath.modelcar.retry import RETRIED_STATUS, RetryPolicy, TryAgainError
+from servepath.modelcar.send import UploadConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
+
+    from servepath.modelcar.body import Body
 
 T = TypeVar("T")
 
@@ -46,6 +50,7 @@ class RegistryOptions:
         uploads: blobs sent at the same time.
         chunk_bytes: the most bytes in one upload request; 0 sends each blob in one request.
         ca_file: PEM certificates to trust besides the system's own.
+        cache: what earlier pushes learnt.
     """
 
     plain_http: frozenset[str] = field(default_factory=plain_http_hosts)
@@ -56,6 +61,7 @@ class RegistryOptions:
     uploads: int = 3
     chunk_bytes: int = 0
     ca_file: Path | None = None
+    cache: PushCache = field(default_factory=default_cache)
 
     def allows_plain_http(self, host: str) -> bool:
         """Tell whether this host may be spoken to without TLS."""
@@ -69,11 +75,13 @@ class Registry:
         self.host = host
         self.options = options
         self.scheme = "http" if options.allows_plain_http(host) else "https"
+        self._auth = RegistryAuth(host, credentials, allow_plain_http=host in options.plain_http)
+        self._tls = _tls(options.ca_file) if self.scheme == "https" else None
         self._client = httpx.AsyncClient(
             base_url=f"{self.scheme}://{host}",
-            auth=RegistryAuth(host, credentials, allow_plain_http=host in options.plain_http),
+            auth=self._auth,
             timeout=options.timeout_s,
-            verify=_tls(options.ca_file) if self.scheme == "https" else False,
+            verify=self._tls or False,
             headers={"User-Agent": "servepath", "Accept-Encoding": "identity"},  # a digest is of the bytes as stored
             event_hooks={"request": [self._refuse_plain_http]},
         )
@@ -143,6 +151,36 @@ class Registry:
         except httpx.TransportError as error:
             raise TryAgainError(f"{type(error).__name__}: {error}") from error
 
+    def connect_for_upload(self, url: httpx.URL, on_moved: Callable[[int], None]) -> UploadConnection:
+        """Return a connection, not yet made, to where an upload goes: this registry, or storage that it named.
+
+        Args:
+            url: the upload's address.
+            on_moved: called in the event loop with the position of the body that is sent.
+        """
+        tls = (self._tls or _tls(self.options.ca_file)) if url.scheme == "https" else None
+        return UploadConnection(url, tls, self.options.timeout_s, on_moved)
+
+    async def send_body(
+        self, connection: UploadConnection, request: httpx.Request, body: Body, size_bytes: int
+    ) -> httpx.Response:
+        """Send a request once whose body is the next bytes of a body, with the credentials that are known by now.
+
+        Raises:
+            OSError: the connection broke.
+            http.client.HTTPException: it answered something else than HTTP.
+            InputError: the body cannot be read.
+        """
+        request.headers["User-Agent"] = "servepath"
+        request.extensions[STREAMED] = True
+        await self._refuse_plain_http(request)
+        async with aclosing(self._auth.async_auth_flow(request)) as flow:
+            request = await anext(flow)
+            response = await connection.exchange(request, body, size_bytes)
+            with suppress(StopAsyncIteration):
+                await flow.asend(response)  # which forgets a token that was refused
+        return response
+
     @asynccontextmanager
     async def stream(self, url: str, headers: dict[str, str]) -> AsyncGenerator[httpx.Response, None]:
         """Open a GET whose body is streamed; storage redirects are followed, without the credentials."""
@@ -185,7 +223,14 @@ class Registry:
             raise RegistryError(
                 "an upload was accepted without a Location", where=self.host, expected="a Location header"
             )
-        url = response.url.join(text)
+        return self.checked(response.url.join(text))
+
+    def checked(self, url: httpx.URL) -> httpx.URL:
+        """Return an upload address that may be used, never downgraded from TLS.
+
+        Raises:
+            RegistryError: it may not.
+        """
         if url.netloc.decode("ascii") == self.host:
             return url.copy_with(scheme=self.scheme)
         if url.scheme != "https" and not self.options.allows_plain_http(url.netloc.decode("ascii")):

@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import httpx
+from anyio import to_thread
 
 from servepath.errors import RegistryError
-from servepath.modelcar.auth import STREAMED
-from servepath.modelcar.content import digest_of_bytes
-from servepath.modelcar.pipe import Pipe
+from servepath.modelcar.content import PiecedContent, digest_of_bytes
+from servepath.modelcar.fingerprint import fingerprint_of
 from servepath.modelcar.reference import check_repository, is_digest
 from servepath.modelcar.remote import RemoteBlob, wrong_digest
 from servepath.modelcar.retry import TryAgainError
-from servepath.modelcar.store import MANIFEST_TYPES, MAX_MANIFEST_BYTES, Descriptor, Document, load_object
+from servepath.modelcar.store import (
+    MANIFEST_TYPES,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Document,
+    Presence,
+    WrittenBlob,
+    load_object,
+)
+from servepath.modelcar.upload import SMALL_BYTES, Upload, UploadTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +30,8 @@ if TYPE_CHECKING:
     from servepath.modelcar.content import Content
     from servepath.modelcar.registry import Registry
 
-_OCTETS = {"Content-Type": "application/octet-stream"}
+MOUNT_TRIES = 3
+"""So many repositories are asked for a blob: a question that is answered no costs two requests."""
 
 
 class Repository:
@@ -105,69 +115,58 @@ class Repository:
             await self._cancel(self.registry.location(response))
         return response.status_code == httpx.codes.CREATED
 
-    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> str:
-        """Upload a blob: in one request, or in requests of `chunk_bytes`; hashed on the way; begun anew if it breaks.
+    async def obtain_blob(self, descriptor: Descriptor) -> Presence:
+        """Tell whether the blob is here, or could be taken from a repository of this registry that once held it.
+
+        Raises:
+            RegistryError: the registry refuses, or has a blob of another size under this digest.
+        """
+        cache, host = self.registry.options.cache, self.registry.host
+        if await self.has_blob(descriptor):
+            cache.remember_holder(host, self.name, descriptor.digest)
+            return Presence.HERE
+        for other in [name for name in cache.holders(host, descriptor.digest) if name != self.name][:MOUNT_TRIES]:
+            if await self.mount_blob(descriptor, other):
+                cache.remember_holder(host, self.name, descriptor.digest)
+                return Presence.MOUNTED
+            cache.forget_holder(host, other, descriptor.digest)
+        return Presence.MISSING
+
+    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> WrittenBlob:
+        """Upload a blob, hashed on the way if its digest is not known, and go on where an earlier upload stopped.
 
         Raises:
             RegistryError: the registry refuses it, or what it received has another digest.
             InputError: the content cannot be read to its end.
         """
-
-        async def attempt() -> str:
-            start = await self.registry.send("POST", self.path("blobs", "uploads/"))
-            self.registry.expect(self.registry.transient(start), "beginning an upload", {202})
-            pipe = Pipe(content, on_sent)
-            location = self.registry.location(start)
-            response = await pipe.run(lambda: self._send(pipe, location, digest, content.size_bytes))
-            self.registry.expect(response, "uploading a blob", {201})
-            if digest and pipe.digest != digest and content.size_bytes:
-                raise wrong_digest(str(self), pipe.digest, digest)
-            return digest or pipe.digest
-
-        return await self.registry.retried(f"uploading to {self}", attempt)
+        cache = self.registry.options.cache
+        fingerprint = None
+        if isinstance(content, PiecedContent) and content.size_bytes > SMALL_BYTES:
+            fingerprint = await to_thread.run_sync(fingerprint_of, content)
+        target = UploadTarget(self.registry, self.path("blobs", "uploads/"), str(self))
+        with cache.upload(self.registry.host, self.name, fingerprint) as session:
+            upload = Upload(target, content, digest, session, on_sent)
+            written = WrittenBlob(await upload.run(), upload.sent_bytes)
+        cache.remember_holder(self.registry.host, self.name, written.digest)
+        return written
 
     async def write_manifest(self, document: Document, tag: str) -> None:
-        """Put a manifest under its digest, or under a tag.
+        """Put a manifest under its digest, or under a tag, unless it is there.
 
         Raises:
             RegistryError: the registry refuses it or files it under another digest.
         """
         path = self.path("manifests", tag or document.digest)
+        accept = {"Accept": ", ".join(MANIFEST_TYPES)}
+        there = await self.registry.request("HEAD", path, headers=accept, follow_redirects=True)
+        if there.status_code == httpx.codes.OK and there.headers.get("Docker-Content-Digest") == document.digest:
+            return
         headers = {"Content-Type": document.media_type}
         response = await self.registry.request("PUT", path, content=document.data, headers=headers)
         self.registry.expect(response, "writing the manifest", {201})
         filed = response.headers.get("Docker-Content-Digest", document.digest)
         if filed != document.digest:
             raise wrong_digest(str(self), filed, document.digest)
-
-    async def _send(self, pipe: Pipe, location: httpx.URL, digest: str, size_bytes: int) -> httpx.Response:
-        """Send what is in the pipe and finish the upload; the digest may be known only after the last byte."""
-        step = self.registry.options.chunk_bytes or size_bytes
-        if digest and step >= size_bytes:
-            return await self._put(pipe, location, digest, size_bytes)
-        while pipe.sent_bytes < size_bytes:
-            length = min(step, size_bytes - pipe.sent_bytes)
-            headers = _OCTETS | {"Content-Length": str(length)}
-            if step < size_bytes:
-                headers["Content-Range"] = f"{pipe.sent_bytes}-{pipe.sent_bytes + length - 1}"
-            response = await self._stream_once("PATCH", location, pipe, length, headers)
-            location = self.registry.location(self.registry.expect(response, "uploading a blob", {202}))
-        return await self._put(pipe, location, digest or pipe.digest, 0)
-
-    async def _put(self, pipe: Pipe, location: httpx.URL, digest: str, length: int) -> httpx.Response:
-        url = location.copy_merge_params({"digest": digest})
-        return await self._stream_once("PUT", url, pipe, length, _OCTETS | {"Content-Length": str(length)})
-
-    async def _stream_once(
-        self, method: str, url: httpx.URL, pipe: Pipe, length: int, headers: dict[str, str]
-    ) -> httpx.Response:
-        body = pipe.part(length) if length else b""
-        response = await self.registry.send(
-            method, url, content=body, headers=headers, extensions={STREAMED: length > 0}
-        )
-        if response.status_code == httpx.codes.UNAUTHORIZED and length:
-            raise TryAgainError("the token expired during the upload")
-        return self.registry.transient(response)
 
     async def _cancel(self, location: httpx.URL) -> None:
         await self.registry.send("DELETE", location)

@@ -22,7 +22,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from servepath.errors import InputError
-from servepath.modelcar.layers import FileRange, VirtualFile
+from servepath.modelcar.content import FileRange
+from servepath.modelcar.layers import VirtualFile
 from servepath.modelcar.partition import cut_by_limit
 from servepath.modelcar.safetensors import DTYPE_BITS, LENGTH_BYTES, Tensor, read_header
 from servepath.modelcar.store import load_object

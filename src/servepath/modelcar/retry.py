@@ -25,11 +25,15 @@ class TryAgainError(Exception):
     Args:
         reason: why.
         retry_after: the Retry-After header of the answer, empty without one.
+
+    Attributes:
+        has_moved: whether it got further than all attempts before: it is then not counted with them.
     """
 
     def __init__(self, reason: str, retry_after: str = "") -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.has_moved = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,18 @@ class RetryPolicy:
         return random.uniform(most_s / 2, most_s)  # noqa: S311 - jitter, not a secret
 
     async def run(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt` until it returns; the last attempt's `TryAgainError` is raised."""
-        for failures in range(1, self.attempts):
+        """Call `attempt` until it returns; the `TryAgainError` of the last of `attempts` in a row is raised."""
+        failures = 0
+        while True:
             try:
                 return await attempt()
             except TryAgainError as error:
+                failures = 1 if error.has_moved else failures + 1
+                if failures >= self.attempts:
+                    raise
                 wait_s = self.wait_s(failures, error.retry_after)
                 logger.warning("%s: %s; attempt %d of %d in %.1f s", what, error, failures + 1, self.attempts, wait_s)
                 await anyio.sleep(wait_s)
-        return await attempt()
 
 
 def retry_after_s(header: str) -> float | None:

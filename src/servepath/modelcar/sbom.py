@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servepath.modelcar.layers import LayerPlan, Member
-    from servepath.modelcar.write import WrittenLayer
+    from servepath.modelcar.write_layers import WrittenLayer
 
 _UNKNOWN = "NOASSERTION"
 

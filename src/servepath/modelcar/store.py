@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from servepath.errors import InputError
@@ -59,6 +60,22 @@ class Document:
         return self.media_type in INDEX_TYPES
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenBlob:
+    """A blob that was written: its digest, and the bytes that had to be moved for it."""
+
+    digest: str
+    sent_bytes: int
+
+
+class Presence(Enum):
+    """Where a blob was found."""
+
+    HERE = "here"
+    MOUNTED = "mounted"
+    MISSING = "missing"
+
+
 class ImageSource(Protocol):
     """Something that images are read from."""
 
@@ -78,12 +95,15 @@ class ImageTarget(Protocol):
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Tell whether the blob is there."""
 
-    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> str:
-        """Write a blob, hashed while it is written, and return its digest.
+    async def obtain_blob(self, descriptor: Descriptor) -> Presence:
+        """Tell whether the blob is there, after trying to get it without moving its bytes."""
+
+    async def write_blob(self, content: Content, digest: str, on_sent: Callable[[int], None]) -> WrittenBlob:
+        """Write a blob; an interrupted one is gone on with where that is possible.
 
         Args:
             content: what to write.
-            digest: its digest if it is known, else empty.
+            digest: its digest if it is known, else empty: it is then hashed while it is written.
             on_sent: called with the number of bytes of this blob written so far.
         """
 

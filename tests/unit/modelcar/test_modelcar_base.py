@@ -44,7 +44,7 @@ async def write_docker_base(directory: Path) -> tuple[str, str, str]:
         )
         descriptors = []
         for media_type, data in (("application/vnd.docker.container.image.v1+json", config), (GZIP, layer)):
-            digest = await layout.write_blob(BytesContent(data), "", lambda _: None)
+            digest = (await layout.write_blob(BytesContent(data), "", lambda _: None)).digest
             descriptors.append({"mediaType": media_type, "digest": digest, "size": len(data)})
         manifest = {
             "schemaVersion": 2,

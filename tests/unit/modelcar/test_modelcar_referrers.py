@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 async def push_image(target: Repository) -> Descriptor:
     config = b'{"architecture":"amd64","os":"linux"}'
-    digest = await target.write_blob(BytesContent(config), digest_of_bytes(config), lambda _: None)
+    digest = (await target.write_blob(BytesContent(config), digest_of_bytes(config), lambda _: None)).digest
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
