@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -128,7 +128,8 @@ async def paced_server(pace: Pace) -> AsyncIterator[str]:
         try:
             yield f"http://127.0.0.1:{await _port_of(process)}"
         finally:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
 
 
 async def read_timings(base_url: str) -> dict[str, Timing]:

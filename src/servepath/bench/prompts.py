@@ -28,11 +28,6 @@ WORD_TEXT = (
     "school books stars ships trade winds maps numbers music light garden winter summer bridge market paper letter "
     "glass copper silver island harbour lantern valley forest mountain station engine signal window carpet candle"
 )
-WORD_TEXT = (
-    "river mill water wheel stone grain flour bread people home hills clouds birds trees fields barley children roads "
-    "school books stars ships trade winds maps numbers music light garden winter summer bridge market paper letter "
-    "glass copper silver island harbour lantern valley forest mountain station engine signal window carpet candle"
-)
 FILLERS = (" river", "s", ".", " a", "1", " I", "x")
 WORDS = tuple(WORD_TEXT.split())
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servepath.bench.sse import ContentCounter, StreamChunk, StreamFormatError, StreamParser, parse_chunk
@@ -25,6 +25,7 @@ def parse_all(pieces: list[bytes]) -> list[StreamChunk]:
     return [chunk for piece in pieces for chunk in parser.feed(piece)]
 
 
+@settings(deadline=None)
 @given(texts=TEXTS, line_end=st.sampled_from(["\n", "\r\n", "\r"]), data=st.data())
 def test_any_cutting_of_the_bytes_gives_the_same_chunks(texts: list[str], line_end: str, data: st.DataObject) -> None:
     body = stream_of(texts, line_end)
@@ -43,6 +44,7 @@ def test_any_cutting_of_the_bytes_gives_the_same_chunks(texts: list[str], line_e
     assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_give_anything_but_chunks_or_a_format_error(body: bytes) -> None:
     try:
@@ -108,6 +110,7 @@ def counted_in_full(body: bytes) -> tuple[int, int, int, bool]:
     )
 
 
+@settings(deadline=None)
 @given(texts=TEXTS, line_end=st.sampled_from(["\n", "\r\n", "\r"]), data=st.data())
 def test_counting_finds_the_chunks_that_parsing_finds(texts: list[str], line_end: str, data: st.DataObject) -> None:
     body = stream_of(texts, line_end)
@@ -121,6 +124,7 @@ BEFORE = b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"'
 AFTER = b'"},"logprobs":null,"finish_reason":null}]}\n\n'
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([b"a", b'"', b"\\", b"n", b"u0041", b"}", b",", b'"content":"b"', b"\n", b"\x01"]), max_size=8

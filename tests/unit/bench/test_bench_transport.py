@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import SocketAttribute
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servepath.bench.transport import LeanTransport
@@ -78,6 +78,7 @@ async def answer_to(*pieces: bytes | None) -> httpx.Response:
             return await client.post("/v1/x?a=b", content=b"body")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_chunked_body_is_the_same_however_it_is_cut(data: st.DataObject) -> None:
     answer = CHUNKED + CHUNKED_BODY
