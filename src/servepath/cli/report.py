@@ -65,4 +65,4 @@ def check_numbers(again: Recomputed, directory: Path) -> None:
             expected="the report and the samples of one run",
             next_command="servepath bench --help",
         )
-    console_line(f"recomputed {again.value_count} values from {again.request_count} requests: the same")
+    console_line(f"recomputed {again.value_count} values from {again.request_count} requests: the same numbers")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-PLOT_HEIGHT = 214
+PLOT_HEIGHT = 218
 ROW_HEIGHT = 50
 MIN_RATIO_SPAN = 0.02
 # More steps than this are not seen on a plot that is 300 pixels wide.

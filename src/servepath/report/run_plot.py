@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 RATE_HEIGHT = 236
-STRIP_HEIGHT = 96
+STRIP_HEIGHT = 100
 # Past the knee a latency grows without bound; on a linear axis everything before it would be one flat line.
 LOG_FROM_RATIO = 12
 MIN_LATENCY_S = 1e-6
@@ -95,8 +95,8 @@ def availability_strip(title: str, samples: Sequence[tuple[float, bool]], said: 
     answered = "".join(f"M{x.px(time_s)} {middle - 2}v-16" for time_s, ok in samples if ok)
     failed = "".join(f"M{x.px(time_s)} {middle + 2}v16" for time_s, ok in samples if not ok)
     parts = [
-        text(LEFT + 6, middle - 6, "answered", "end"),
-        text(LEFT + 6, middle + 15, "failed", "end"),
+        text(0, middle - 6, "answered", "start"),
+        text(0, middle + 15, "failed", "start"),
         f'<path class="grid" d="M{x.start_px} {middle}H{x.end_px}"/>',
         f'<path class="answered" d="{answered}"/>' if answered else "",
         f'<path class="failed" d="{failed}"/>' if failed else "",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 360
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 42
 TICKS_WANTED = 4
 # Of a digit or an average letter of the page's sans-serif at the style sheet's 12.5 px.
 CHAR_PX = 7.0
@@ -74,7 +74,7 @@ def y_labels(y: Axis, ticks: Sequence[tuple[float, str]]) -> str:
 
 def x_labels(x: Axis, ticks: Sequence[tuple[float, str]], name: str, height: float) -> str:
     """Labels below the plot, those left out that would touch the one before, and the axis's name below them."""
-    baseline = height - BOTTOM + 16
+    baseline = height - BOTTOM + 20
     labels = []
     free_from = -math.inf
     for value, label in ticks:
