@@ -12,6 +12,7 @@ from servepath.modelcar.facts import servepath_version
 from servepath.modelcar.modelpack import make_modelpack
 from servepath.modelcar.provenance import PREDICATE, make_provenance
 from servepath.modelcar.referrers import (
+    MODELPACK,
     PREDICATE_TYPE,
     PROVENANCE,
     SBOM,
@@ -23,7 +24,7 @@ from servepath.modelcar.referrers import (
 from servepath.modelcar.sbom import make_sbom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from servepath.modelcar.facts import ModelcarFacts
     from servepath.modelcar.referrers import Referrer
@@ -48,25 +49,19 @@ async def attach_all(repository: Repository, facts: ModelcarFacts) -> Attached:
         InputError: a small file changed since it was planned.
         RegistryError: the registry refuses or fails; the image is there all the same.
     """
-    makers: list[tuple[str, Callable[[ModelcarFacts], Attachment]]] = []
-    if facts.build.attest:
-        makers += [(SBOM, _sbom), (PROVENANCE, _provenance)]
+    kinds = ([SBOM, PROVENANCE] if facts.build.attest else []) + ([MODELPACK] if facts.build.modelpack else [])
+    if not kinds:
+        return Attached({}, 0)
     digests: dict[str, str] = {}
     sent_bytes = 0
     try:
-        there = await list_referrers(repository, facts.subject.digest) if makers or facts.build.modelpack else ()
-        for kind, make in makers:
+        there = await list_referrers(repository, facts.subject.digest)
+        for kind in kinds:
             digests[kind] = _find(there, kind)
             if not digests[kind]:
-                attachment = await to_thread.run_sync(make, facts)
+                attachment = await to_thread.run_sync(MAKERS[kind], facts)
                 sent_bytes += await write_attachment(repository, attachment)
                 digests[kind] = attachment.document.digest
-        if facts.build.modelpack:
-            modelpack = make_modelpack(facts)
-            referrer = modelpack.referrer
-            digests[referrer.artifact_type] = referrer.descriptor.digest
-            if referrer.descriptor not in [entry.descriptor for entry in there]:
-                sent_bytes += await write_attachment(repository, modelpack)
     except RegistryError as error:
         raise RegistryError(
             f"the image is pushed, attaching to it failed: {error.what}",
@@ -90,3 +85,15 @@ def _sbom(facts: ModelcarFacts) -> Attachment:
 def _provenance(facts: ModelcarFacts) -> Attachment:
     annotations = {PREDICATE_TYPE: PREDICATE, VERSION: servepath_version()}
     return make_attachment(facts.subject, PROVENANCE, make_provenance(facts), annotations)
+
+
+def _modelpack(facts: ModelcarFacts) -> Attachment:
+    return make_modelpack(facts, {VERSION: servepath_version()})
+
+
+MAKERS: Mapping[str, Callable[[ModelcarFacts], Attachment]] = {
+    SBOM: _sbom,
+    PROVENANCE: _provenance,
+    MODELPACK: _modelpack,
+}
+"""What makes each kind, by artifact type; pure, but for the small files that the SBOM reads."""

@@ -14,24 +14,27 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 
 from servepath.errors import RegistryError
 from servepath.modelcar import facts as facts_module
-from servepath.modelcar.build import build_and_push
+from servepath.modelcar.attachments import MAKERS
+from servepath.modelcar.build import build_and_push, open_bases, write_modelcar
 from servepath.modelcar.compress import Compression
-from servepath.modelcar.image import read_all
+from servepath.modelcar.facts import ModelcarFacts
+from servepath.modelcar.image import manifest_descriptor, read_all
+from servepath.modelcar.layout import Layout
 from servepath.modelcar.modelpack import parameter_size
-from servepath.modelcar.plan import BuildOptions
+from servepath.modelcar.plan import BuildOptions, plan_modelcar
 from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM, list_referrers, subject_of
-from servepath.modelcar.registry import open_registry
+from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
 from servepath.modelcar.source import open_source
 from servepath.modelcar.store import descriptor_of
 from tests.unit.modelcar.faults import Faults, Rule
 from tests.unit.modelcar.helpers import MIB, write_model
+from tests.unit.modelcar.test_modelcar_forms import FORMS, GOLDEN, write_base_index
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from servepath.modelcar.model import Modelcar, ModelSource
-    from servepath.modelcar.registry import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 ALL = BuildOptions(attest=True, modelpack=True, own_layer_bytes=MIB)
@@ -175,3 +178,19 @@ async def test_another_version_attaches_its_own(
 )
 def test_parameter_counts_are_written_as_the_specification_has_them(count: int, text: str) -> None:
     assert parameter_size(count) == text
+
+
+@pytest.mark.parametrize("form", ["plain", "all"])
+async def test_the_golden_digests_hold(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As version 0 makes them, so that a release alone changes none."""
+    monkeypatch.setattr(facts_module, "version", lambda _: "0")
+    base = await write_base_index(tmp_path)
+    source = open_source(write_model(tmp_path / "model", [64, 32, 300]))
+    build = FORMS[form]
+    options = RegistryOptions()
+    async with open_bases(base, options, build.platforms) as bases:
+        plan = plan_modelcar(source, bases, build)
+        written = await write_modelcar(Layout(tmp_path / "out"), plan)
+    subject = manifest_descriptor(written.document)
+    facts = ModelcarFacts(source, plan, build, written.layers, subject)
+    assert {kind: make(facts).document.digest for kind, make in MAKERS.items()} == GOLDEN[form]["attachments"]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 GOLDEN = json.loads((Path(__file__).parent / "golden_digests.json").read_text())
 """Digests made on another day. They may change only with the format, on purpose: then say so in the change log."""
+IMAGES = {form: {key: digests[key] for key in ("digest", "layers", "diff_ids")} for form, digests in GOLDEN.items()}
 SMALL = BuildOptions(own_layer_bytes=64)
 FORMS = {
     "plain": SMALL,
@@ -116,7 +117,7 @@ async def test_the_golden_digests_hold(tmp_path: Path, options: RegistryOptions)
     """The compressed ones hold for the pinned zstandard; the diff_ids hold for any."""
     base = await write_base_index(tmp_path)
     directory = write_model(tmp_path / "model", [64, 32, 300])
-    assert await digests_of(directory, base, tmp_path / "out", options) == GOLDEN
+    assert await digests_of(directory, base, tmp_path / "out", options) == IMAGES
     assert zstandard.__version__ == "0.25.0"
     assert GOLDEN["plain"]["diff_ids"] == GOLDEN["zstd"]["diff_ids"] == GOLDEN["plain"]["layers"]
     assert GOLDEN["resharded"]["layers"] == GOLDEN["resharded"]["diff_ids"] != GOLDEN["plain"]["layers"]
@@ -139,7 +140,7 @@ def test_every_form_has_one_digest(
         base = await write_base_index(where)
         return await digests_of(write_varied(where, order, umask, mtime_s), base, where / "out", options)
 
-    assert anyio.run(build) == GOLDEN
+    assert anyio.run(build) == IMAGES
 
 
 async def test_the_command_line_gives_the_librarys_digest(tmp_path: Path, options: RegistryOptions) -> None:
