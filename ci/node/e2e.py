@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.to_thread
 
-from ci.node import envoy_gateway, holder, kserve, node
+from ci.node import envoy_gateway, holder, kserve, node, upkeep
 from ci.node.models import prepare_smollm2
 from ci.node.prepared import prepare, prepared
 from ci.node.tiny_model import TINY_NAME, write_tiny_model
@@ -30,8 +30,11 @@ from servepath import e2e
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.cli.defaults import run_info
 from servepath.cli.output import console_line
+from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict
+from servepath.lifecycle.measure import LifecyclePlan
+from servepath.measuring import LifecycleRequest
 from servepath.modelcar.copy import push_layout
 from servepath.modelcar.hub import HubOptions, download, parse_spec
 from servepath.modelcar.source import open_source
@@ -64,6 +67,7 @@ class Choices:
         profile: what one engine may use.
         keep: leave the node up and both paths deployed.
         plan: the benchmark's design.
+        lifecycle: also measure updates, stops, starts and the control plane.
     """
 
     report: str
@@ -74,6 +78,7 @@ class Choices:
     profile: str
     keep: bool
     plan: BenchPlan
+    lifecycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +291,7 @@ class _Started:
     """The node with KServe, the gateway and the engine's image."""
 
     node: node.Node
+    kserve: kserve.KServe
     gateway: envoy_gateway.Gateway
     engine_image: str
 
@@ -296,12 +302,13 @@ async def _start(layout: Layout, stages: Stages) -> _Started:
     with stages.stage("node") as note:
         running = await node.start(layout, ready.platform.kubernetes)
         note(running.address)
+    services: list[kserve.KServe] = []
     gateways: list[envoy_gateway.Gateway] = []
     engines: list[str] = []
 
     async def start_kserve() -> None:
         with stages.stage("kserve"):
-            await kserve.start(layout, running.plane, ready.platform.kserve)
+            services.append(await kserve.start(layout, running.plane, ready.platform.kserve))
 
     async def start_gateway() -> None:
         with stages.stage("gateway") as note:
@@ -320,7 +327,7 @@ async def _start(layout: Layout, stages: Stages) -> _Started:
         group.start_soon(start_kserve)
         group.start_soon(start_gateway)
         group.start_soon(push_engine)
-    return _Started(running, gateways[0], engines[0])
+    return _Started(running, services[0], gateways[0], engines[0])
 
 
 def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
@@ -341,7 +348,17 @@ def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
         gateway_class=started.gateway.gateway_class,
         gateway_url=started.gateway.url,
         plan=choices.plan,
+        lifecycle=_lifecycle(started) if choices.lifecycle else None,
         keep=True,  # the whole node goes away, unless it is to be kept with what runs on it
+    )
+
+
+def _lifecycle(started: _Started) -> LifecycleRequest:
+    """What is measured of the lifecycle, with what this node's owner alone can do."""
+    cluster = Cluster(started.node.kubeconfig, started.node.registry.address, started.gateway.url)
+    programs = {"KServe controller": started.kserve.running, "Envoy Gateway controller": started.gateway.running}
+    return LifecycleRequest(
+        LifecyclePlan(memory_how=upkeep.MEMORY_HOW), upkeep.evict, partial(upkeep.footprint, cluster, programs)
     )
 
 

@@ -16,7 +16,18 @@ from ci.node.e2e import INNER_COMMAND, Choices, Handover, do_job, inside, prepar
 from ci.node.layout import from_environment
 from servepath.cli.options import ExpectedAnswer, Hub, ProfileName, ReportDirectory, Source
 from servepath.cli.output import console_line, print_outcome, stderr_console
-from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
+from servepath.cli.plan import (
+    Blocks,
+    BudgetS,
+    MeasureLifecycle,
+    OutputTokens,
+    PrecisionPercent,
+    PromptTokens,
+    RatePerS,
+    RequestsPerBlock,
+    Seed,
+    plan_of,
+)
 from servepath.cli.progress import show_stages
 from servepath.cli.running import INTERRUPTED_EXIT_CODE, run
 from servepath.e2e import exit_code_of
@@ -50,8 +61,11 @@ def e2e_command(
     prompt_tokens: PromptTokens = 32,
     output_tokens: OutputTokens = 16,
     seed: Seed = 42,
+    precision_percent: PrecisionPercent = 5.0,
+    budget_s: BudgetS = 60.0,
     report: ReportDirectory = Path("report"),
     *,
+    lifecycle: MeasureLifecycle = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the node up and say how to use it.")] = False,
 ) -> None:
     """Do the whole job on this machine: node, KServe, gateway, both serving paths, checks, comparison, report.
@@ -74,7 +88,10 @@ def e2e_command(
         expected_answer="" if is_tiny else expected_answer,
         profile=profile_named(profile_name).name,
         keep=keep,
-        plan=plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed),
+        lifecycle=lifecycle,
+        plan=plan_of(
+            blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s
+        ),
     )
 
     async def work() -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from servepath.bench.compare import compare
+from servepath import measuring
 from servepath.bench.model import BenchPlan
 from servepath.bench.slo import Slo, evaluate
 from servepath.checks.context import CheckContext
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from servepath.bench.compare import BenchProgress
     from servepath.modelcar.model import Modelcar, ModelSource, Progress
     from servepath.stages import Stages
 
@@ -80,6 +79,7 @@ class E2eRequest:
         build: how the modelcar is made.
         plan: the benchmark's design.
         slo: the objectives, None for none.
+        lifecycle: what is measured of starts, stops and updates, None for nothing.
         keep: leave what was deployed.
     """
 
@@ -103,6 +103,7 @@ class E2eRequest:
     build: BuildOptions = field(default_factory=BuildOptions)
     plan: BenchPlan = field(default_factory=BenchPlan)
     slo: Slo | None = None
+    lifecycle: measuring.LifecycleRequest | None = None
     keep: bool = False
 
 
@@ -258,7 +259,7 @@ class _Job:
             group.start_soon(self.deploy, "deploy kserve", partial(deploy_kserve, cluster, spec))
         endpoints = {endpoint.path: endpoint for endpoint in self.report.deployments}
         await self.smoke(cluster, spec, endpoints)
-        await self.bench(endpoints)
+        await self.measure(cluster, spec, endpoints)
 
     def refuse(self) -> None:
         """Refuse what could not be deployed before gigabytes are pushed.
@@ -372,18 +373,16 @@ class _Job:
             failed = [f"{result.subject} {result.name}" for result in results if result.verdict is Verdict.FAIL]
             note(f"{len(results)} checks" + (f", failed: {', '.join(failed)}" if failed else ""))
 
-    async def bench(self, endpoints: dict[ServingPath, Endpoint]) -> None:
-        """Measure both paths in interleaved blocks."""
-
-        def show(progress: BenchProgress) -> None:
-            note(f"{progress.step}, {progress.done_requests} of {progress.total_requests} requests")
-
-        with self.stages.stage("bench") as note:
-            named = {str(path): endpoints[path] for path in _ORDER}
-            comparison = await compare(named, self.request.plan, show)
-            slo = evaluate(comparison, self.request.slo) if self.request.slo else ()
-            self.report = replace(self.report, comparison=comparison, slo=slo)
-            note(comparison.headline)
+    async def measure(self, cluster: Cluster, spec: ServingSpec, endpoints: dict[ServingPath, Endpoint]) -> None:
+        """Measure the client, both paths, and, where it was asked for, the lifecycle; each is kept as soon as it is."""
+        request, stages = self.request, self.stages
+        self.report = replace(self.report, instrument=await measuring.instrument(stages))
+        comparison = await measuring.bench(stages, cluster, endpoints, request.plan)
+        slo = evaluate(comparison, request.slo) if request.slo else ()
+        self.report = replace(self.report, comparison=comparison, slo=slo)
+        if request.lifecycle is not None:
+            lifecycle = await measuring.lifecycle(stages, cluster, spec, request.lifecycle)
+            self.report = replace(self.report, lifecycle=lifecycle)
 
     def add_checks(self, results: tuple[CheckResult, ...]) -> None:
         """Keep results for the report."""

@@ -32,8 +32,10 @@ COMMANDS = {
     "start": "servepath.cli.lifecycle:start_command",
     "smoke": "servepath.cli.serving:smoke_command",
     "bench": "servepath.cli.serving:bench_command",
+    "lifecycle": "servepath.cli.lifecycle:lifecycle_command",
     "report": "servepath.cli.report:report_command",
     "e2e": "servepath.cli.e2e:e2e_command",
+    "mirror": "servepath.cli.mirror:mirror_command",
 }
 """Every command and where its function is, in the order of the help."""
 

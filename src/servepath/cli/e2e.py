@@ -30,11 +30,24 @@ from servepath.cli.options import (
     Source,
 )
 from servepath.cli.output import print_outcome, stderr_console
-from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
+from servepath.cli.plan import (
+    Blocks,
+    BudgetS,
+    MeasureLifecycle,
+    OutputTokens,
+    PrecisionPercent,
+    PromptTokens,
+    RatePerS,
+    RequestsPerBlock,
+    Seed,
+    plan_of,
+)
 from servepath.cli.progress import show_stages
 from servepath.cli.running import run
 from servepath.e2e import E2eRequest, exit_code_of
 from servepath.e2e import run as run_e2e
+from servepath.lifecycle.measure import LifecyclePlan
+from servepath.measuring import LifecycleRequest
 from servepath.report.model import Report
 from servepath.serving.profiles import profile_named
 from servepath.stages import Stages
@@ -62,11 +75,14 @@ def e2e_command(
     prompt_tokens: PromptTokens = 32,
     output_tokens: OutputTokens = 16,
     seed: Seed = 42,
+    precision_percent: PrecisionPercent = 5.0,
+    budget_s: BudgetS = 60.0,
     report: ReportDirectory = Path("report"),
     *,
     slo: Annotated[
         bool, typer.Option("--slo", help="Gate on the objectives: TTFT p95 250 ms, ITL p95 20 ms, E2E p95 1.5 s.")
     ] = False,
+    lifecycle: MeasureLifecycle = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave both paths deployed.")] = False,
 ) -> None:
     """Build, push, deploy both paths, check, compare and report; the exit code is the verdict.
@@ -74,7 +90,9 @@ def e2e_command(
     Example: servepath e2e --source ./my-model --kubeconfig ./kubeconfig --registry 127.0.0.1:5000
     """
     profile = profile_named(profile_name)
-    plan = plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed)
+    plan = plan_of(
+        blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s
+    )
     origin_unix_s = time.time()
 
     async def work() -> Report:
@@ -99,6 +117,7 @@ def e2e_command(
             build=build_options(),
             plan=plan,
             slo=Slo() if slo else None,
+            lifecycle=LifecycleRequest(LifecyclePlan()) if lifecycle else None,
             keep=keep,
         )
         with show_stages(stderr_console()) as observer:

@@ -1,4 +1,4 @@
-"""The options of a benchmark, as a `BenchPlan`."""
+"""The options of a benchmark, as a `BenchPlan`, and of what is measured beside it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,40 @@ import typer
 
 from servepath.bench.model import BenchPlan
 
-Blocks: TypeAlias = Annotated[int, typer.Option(help="Blocks; in each, every path is loaded once, in random order.")]
+Blocks: TypeAlias = Annotated[
+    int, typer.Option(help="Fewest blocks; in each, every path is loaded once, in random order.")
+]
 RequestsPerBlock: TypeAlias = Annotated[int, typer.Option(help="Requests that each path gets in one block.")]
 RatePerS: TypeAlias = Annotated[float, typer.Option(help="Offered rate within a block, in requests per second.")]
 PromptTokens: TypeAlias = Annotated[int, typer.Option(help="Length of each prompt, in tokens.")]
 OutputTokens: TypeAlias = Annotated[int, typer.Option(help="Length of each answer, in tokens.")]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Seed of prompts, order, arrivals and intervals.")]
 
+PrecisionPercent: TypeAlias = Annotated[
+    float, typer.Option(help="Half width of a median's interval at which no further block is taken, in percent.")
+]
+BudgetS: TypeAlias = Annotated[
+    float, typer.Option(help="No block is taken that would end later, in seconds; the fewest blocks are taken anyway.")
+]
+
+MeasureLifecycle: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--lifecycle",
+        help="Also measure updates under load, stops, starts, the control plane and the model's way in: minutes more.",
+    ),
+]
+
 
 def plan_of(
-    blocks: int, requests_per_block: int, rate_per_s: float, prompt_tokens: int, output_tokens: int, seed: int
+    blocks: int,
+    requests_per_block: int,
+    rate_per_s: float,
+    prompt_tokens: int,
+    output_tokens: int,
+    seed: int,
+    precision_percent: float,
+    budget_s: float,
 ) -> BenchPlan:
     """Give the plan that the options describe.
 
@@ -31,4 +55,6 @@ def plan_of(
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         seed=seed,
+        precision_percent=precision_percent,
+        budget_s=budget_s,
     )

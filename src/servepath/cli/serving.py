@@ -35,7 +35,17 @@ from servepath.cli.options import (
     Source,
 )
 from servepath.cli.output import console_line, print_fields, print_json, show_checks, without_secrets
-from servepath.cli.plan import Blocks, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, Seed, plan_of
+from servepath.cli.plan import (
+    Blocks,
+    BudgetS,
+    OutputTokens,
+    PrecisionPercent,
+    PromptTokens,
+    RatePerS,
+    RequestsPerBlock,
+    Seed,
+    plan_of,
+)
 from servepath.cli.reporting import finish, stage_report
 from servepath.cli.running import run
 from servepath.errors import ClusterError, UsageError
@@ -198,6 +208,8 @@ def bench_command(
     prompt_tokens: PromptTokens = 32,
     output_tokens: OutputTokens = 16,
     seed: Seed = 42,
+    precision_percent: PrecisionPercent = 5.0,
+    budget_s: BudgetS = 60.0,
     gateway_class: GatewayClass = "agentgateway",
     gateway_url: GatewayUrl = "",
     context: Context = "",
@@ -213,7 +225,9 @@ def bench_command(
     """
     profile = profile_named(profile_name)
     connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
-    plan = plan_of(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed)
+    plan = plan_of(
+        blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s
+    )
 
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], Comparison]:
         async with stage_report(report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from servepath.serving.completion import completion_text
 if TYPE_CHECKING:
     from servepath.serving.model import Endpoint
 
+_SHOWN_CHARACTERS = 100
+
 
 @dataclass(slots=True)
 class ConstantLoad:
@@ -25,12 +28,14 @@ class ConstantLoad:
         timeout_s: after how many seconds a request without an answer counts as failed.
         samples: of each request that has ended, when it was sent (anyio's clock, in seconds) and whether it was
             answered.
+        errors: what the others came to, and how many each.
     """
 
     endpoint: Endpoint
     rate_per_s: float
     timeout_s: float
     samples: list[tuple[float, bool]] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
     _ending: bool = False
 
     async def run(self) -> None:
@@ -55,13 +60,17 @@ class ConstantLoad:
             "max_tokens": 1,
             "temperature": 0,
         }
-        answered = False
+        error = f"no answer in {self.timeout_s:g} s"
         with anyio.move_on_after(self.timeout_s):
             try:
-                answered = completion_text(await client.post(CHAT_PATH, json=body)) is not None
-            except httpx.HTTPError:
-                answered = False
-        self.samples.append((sent_s, answered))
+                response = await client.post(CHAT_PATH, json=body)
+            except httpx.HTTPError as failure:
+                error = type(failure).__name__
+            else:
+                error = "" if completion_text(response) is not None else _words_of(response)
+        if error:
+            self.errors[error] += 1
+        self.samples.append((sent_s, not error))
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"Host": self.endpoint.host} if self.endpoint.host else {}
@@ -74,6 +83,11 @@ class ConstantLoad:
             limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S),
             trust_env=False,
         )
+
+
+def _words_of(response: httpx.Response) -> str:
+    """Give a failed answer in a few words: a gateway says why in its body's first line."""
+    return f"HTTP {response.status_code}: {response.text[:_SHOWN_CHARACTERS].partition(chr(10))[0]}"
 
 
 def downtime_s(samples: tuple[tuple[float, bool], ...]) -> float:

@@ -38,6 +38,7 @@ class Rollout:
         downtime_s: seconds in which requests failed: from each first failed request to the next answered one.
         duration_s: from the update to the last request before which the new pod alone served.
         samples: of each request, the seconds since the rollout began when it was sent, and whether it was answered.
+        errors: what the failed requests came to, each with how many.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Rollout:
     downtime_s: float
     duration_s: float
     samples: tuple[tuple[float, bool], ...]
+    errors: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

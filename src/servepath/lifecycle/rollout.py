@@ -103,6 +103,7 @@ async def roll_out(cluster: Cluster, spec: ServingSpec, endpoint: Endpoint, stra
         downtime_s=downtime_s(samples),
         duration_s=duration_s,
         samples=samples,
+        errors=tuple(load.errors.most_common()),
     )
 
 

@@ -82,12 +82,15 @@ async def test_a_wrong_status_is_no_answer() -> None:
     with engine(lambda: next(answers, 200)) as (endpoint, _):
         load = await loaded(endpoint, rate_per_s=50, requests=10)
     assert sum(not answered for _, answered in load.samples) == 3
+    assert sum(load.errors.values()) == 3
+    assert list(load.errors) == [f"HTTP 503: {COMPLETION.decode()[:100]}"]
 
 
 @pytest.mark.anyio
 async def test_nobody_there_is_no_answer_and_the_load_goes_on() -> None:
     load = await loaded(endpoint_at("http://127.0.0.1:1"), rate_per_s=50, requests=5)
     assert not any(answered for _, answered in load.samples)
+    assert list(load.errors) == ["ConnectError"]
 
 
 @pytest.mark.anyio
@@ -100,6 +103,7 @@ async def test_an_answer_that_comes_too_late_is_none_and_delays_no_other() -> No
         load = await loaded(endpoint, rate_per_s=50, requests=5, timeout_s=0.1)
     sent_s = sorted(sent for sent, _ in load.samples)
     assert not any(answered for _, answered in load.samples)
+    assert list(load.errors) == ["no answer in 0.1 s"]
     assert sent_s[4] - sent_s[0] < 0.5, "an open loop does not wait for answers"
 
 
