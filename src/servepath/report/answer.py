@@ -69,7 +69,7 @@ def knee_words(knee: dict[str, Any]) -> str:
     """How far a path goes, such as `raw meets its objectives up to 4 requests/s`."""
     if knee["rate_per_s"] is None:
         return f"{knee['path']} meets its objectives at no rate that was tried"
-    return f"{knee['path']} meets its objectives up to {knee['rate_per_s']:g} requests/s"
+    return f"{knee['path']} meets its objectives up to {knee['rate_per_s']:.3g} requests/s"
 
 
 def total_s(document: dict[str, Any]) -> float:
@@ -110,7 +110,7 @@ def _ratio_tiles(ratios: Sequence[dict[str, Any]]) -> Iterable[Tile]:
 
 
 def _knee_tile(knee: dict[str, Any]) -> Tile:
-    value = "none" if knee["rate_per_s"] is None else f"{knee['rate_per_s']:g}/s"
+    value = "none" if knee["rate_per_s"] is None else f"{knee['rate_per_s']:.3g}/s"
     cost = knee["cost"]
     note = f"${cost['usd_per_1k_requests']:.3g} per 1000 requests" if cost else f"{knee['request_count']} requests"
     return Tile(value, f"highest rate of {knee['path']} within its objectives", note)

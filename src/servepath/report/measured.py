@@ -53,6 +53,8 @@ def sweep_values(sweep: Sweep) -> dict[str, Any]:
     return {
         "slo": asdict(sweep.slo),
         "stopped": sweep.stopped,
+        "plan": asdict(sweep.plan),
+        "design": asdict(sweep.design),
         "knees": [_knee(knee, sweep.points) for knee in sweep.knees],
         "points": [
             {
@@ -62,6 +64,7 @@ def sweep_values(sweep: Sweep) -> dict[str, Any]:
                 "meets_slo": point.meets_slo,
                 "saturated": point.saturated,
                 "waiting_max_requests": point.waiting_max,
+                "waiting_requests": point.waiting,
                 "client": _client(point.client, point.summary.request_count),
                 "summary": _summary(point.summary, [one for one in sweep.samples if one.block == point.block]),
                 "slo": slo_values(point.slo, [point.summary]),

@@ -7,10 +7,12 @@ taken from the report: the plan, the limits, the offered rates, the price of an 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from servepath.bench.analysis import analyse
+from servepath.bench.capacity import Load, SweepDesign
+from servepath.bench.knee import analyse_sweep
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.bench.slo import Slo, evaluate
 from servepath.errors import InputError
@@ -18,13 +20,14 @@ from servepath.lifecycle.load import downtime_s
 from servepath.lifecycle.model import Lifecycle, Rollout
 from servepath.lifecycle.summary import measurement
 from servepath.report.document import plain
-from servepath.report.measured import comparison_values, lifecycle_values, slo_values
+from servepath.report.measured import comparison_values, lifecycle_values, slo_values, sweep_values
 from servepath.report.write import REPORT_FILE, SAMPLES_FILE, load_report, load_samples, samples_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from servepath.bench.capacity import Sweep
     from servepath.bench.model import Comparison
     from servepath.report.samples import KeptSamples
 
@@ -90,6 +93,8 @@ def computed_values(document: dict[str, Any], kept: KeptSamples, packed: bytes) 
         limits = {one["objective"]: one["limit"] for one in document["slo"]}
         results = evaluate(comparison, Slo(**{name: limits.get(name) for name in OBJECTIVES}))
         values["slo"] = slo_values(results, comparison.summaries)
+    if document["sweep"]:
+        values["sweep"] = sweep_values(_sweep(document["sweep"], kept))
     if document["lifecycle"]:
         values["lifecycle"] = lifecycle_values(_lifecycle(document["lifecycle"], kept))
     return values
@@ -125,10 +130,29 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _comparison(written: dict[str, Any], kept: KeptSamples) -> Comparison:
-    plan = BenchPlan(**{**written["plan"], "arrivals": Arrivals(written["plan"]["arrivals"])})
     order = [tuple(names) for names in written["order"]]
     names = [path["path"] for path in written["paths"]]
-    return replace(analyse(kept.comparison, plan, order, names=names), stopped=written["stopped"])
+    return analyse(kept.comparison, _plan(written["plan"]), order, names=names, stopped=written["stopped"])
+
+
+def _plan(written: dict[str, Any]) -> BenchPlan:
+    return BenchPlan(**{**written, "arrivals": Arrivals(written["arrivals"])})
+
+
+def _sweep(written: dict[str, Any], kept: KeptSamples) -> Sweep:
+    loads = [
+        Load(
+            path=one["path"],
+            rate_per_s=one["rate_per_s"],
+            block=one["block"],
+            waiting=None if one["waiting_requests"] is None else tuple(one["waiting_requests"]),
+        )
+        for one in written["points"]
+    ]
+    design = SweepDesign(**{**written["design"], "rates_per_s": tuple(written["design"]["rates_per_s"])})
+    return analyse_sweep(
+        kept.sweep, loads, Slo(**written["slo"]), _plan(written["plan"]), design, stopped=written["stopped"]
+    )
 
 
 def _lifecycle(written: dict[str, Any], kept: KeptSamples) -> Lifecycle:

@@ -137,7 +137,7 @@ def _limit_line(y_px: float, words: str) -> list[str]:
 def _in_words(series: Sequence[RateSeries], x_name: str, limit_s: float | None) -> str:
     parts = [
         f"{one.name}: "
-        + ", ".join(f"{latency(at.value_s)} at {at.at:g}{'' if at.met else ' (missed)'}" for at in one.points)
+        + ", ".join(f"{latency(at.value_s)} at {at.at:.3g}{'' if at.met else ' (missed)'}" for at in one.points)
         for one in series
     ]
     limit = [] if limit_s is None else [f"objective {latency(limit_s)}"]

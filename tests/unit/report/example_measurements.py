@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from servepath.bench.analysis import client_health, summarise
-from servepath.bench.capacity import Cost, Knee, Sweep, SweepPoint
+from servepath.bench.capacity import Load, Sweep, SweepDesign
 from servepath.bench.instrument import Instrument, InstrumentPoint
-from servepath.bench.model import BenchPlan, Metric, PathSummary, Sample
-from servepath.bench.slo import Slo, SloResult
+from servepath.bench.knee import analyse_sweep
+from servepath.bench.model import BenchPlan, Sample
+from servepath.bench.slo import Slo
 from servepath.lifecycle.load import downtime_s
 from servepath.lifecycle.model import Lifecycle, Rollout
 from servepath.lifecycle.summary import measurement
 
-SLO = Slo()
 RATES_PER_S = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
 CAPACITY_PER_S = {"raw": 9.6, "kserve": 9.1}
-USD_PER_HOUR = 3.6
-LIMITS = {"ttft_p95_s": SLO.ttft_p95_s, "itl_p95_s": SLO.itl_p95_s, "e2e_p95_s": SLO.e2e_p95_s, "error_rate": 0.0}
 
 
 def ns(value: float) -> float:
@@ -55,53 +50,18 @@ def sweep_samples(path: str, rate_per_s: float, block: int) -> tuple[Sample, ...
     return tuple(samples)
 
 
-def results_of(summary: PathSummary) -> tuple[SloResult, ...]:
-    seen = {f"{one.metric}_p95_s": one.p95_s for one in summary.latencies} | {"error_rate": summary.error_rate}
-    return tuple(
-        SloResult(summary.path, name, limit, seen[name], met=seen[name] <= limit)
-        for name, limit in LIMITS.items()
-        if limit is not None
-    )
-
-
-def sweep_point(path: str, rate_per_s: float, block: int, samples: tuple[Sample, ...]) -> SweepPoint:
-    summary = summarise(path, samples)
-    good = [one for one in samples if one.values_s(Metric.TTFT)[0] <= 0.25 and one.values_s(Metric.E2E)[0] <= 1.5]
-    summary = replace(summary, goodput_requests_per_s=len(good) / summary.loaded_s)
-    return SweepPoint(
-        path=path,
-        rate_per_s=rate_per_s,
-        summary=summary,
-        slo=results_of(summary),
-        client=client_health(samples, BenchPlan()),
-        waiting_max=max(0.0, round(3 * (rate_per_s - CAPACITY_PER_S[path]) + 5)) if rate_per_s > 6 else 0.0,
-        saturated=rate_per_s > CAPACITY_PER_S[path],
-        block=block,
-    )
-
-
-def knee_of(path: str, points: list[SweepPoint]) -> Knee:
-    mine = [point for point in points if point.path == path]
-    met = [point for point in mine if point.meets_slo]
-    best = max(met, key=lambda point: point.rate_per_s)
-    missed = [point.rate_per_s for point in mine if not point.meets_slo]
-    goodput = best.summary.goodput_requests_per_s or 0.0
-    tokens = best.summary.output_tokens_per_s
-    cost = Cost(USD_PER_HOUR, USD_PER_HOUR / 3600 / goodput * 1e3, USD_PER_HOUR / 3600 / tokens * 1e6)
-    return Knee(path, best.rate_per_s, min(missed, default=None), goodput, tokens, cost)
-
-
 def example_sweep() -> Sweep:
-    points: list[SweepPoint] = []
-    kept: list[Sample] = []
+    samples: list[Sample] = []
+    loads = []
     for number, rate_per_s in enumerate(RATES_PER_S):
         for place, path in enumerate(CAPACITY_PER_S):
             block = len(CAPACITY_PER_S) * number + place
-            samples = sweep_samples(path, rate_per_s, block)
-            kept += samples
-            points.append(sweep_point(path, rate_per_s, block, samples))
-    knees = tuple(knee_of(path, points) for path in CAPACITY_PER_S)
-    return Sweep(SLO, tuple(points), knees, tuple(kept), "every path missed an objective twice in a row")
+            samples += sweep_samples(path, rate_per_s, block)
+            late = max(0.0, round(rate_per_s - CAPACITY_PER_S[path]))
+            loads.append(Load(path, rate_per_s, block, tuple(late * look for look in range(8))))
+    design = SweepDesign(rates_per_s=RATES_PER_S, min_requests=40, usd_per_hour=3.6)
+    stopped = "raw: the knee is known; kserve: the knee is known"
+    return analyse_sweep(samples, loads, Slo(), BenchPlan(prompt_tokens=256, output_tokens=64), design, stopped=stopped)
 
 
 def example_instrument() -> Instrument:
