@@ -54,12 +54,13 @@ class ControlPlane:
             await running.stop()
 
 
-async def start(layout: Layout, programs: Path) -> ControlPlane:
+async def start(layout: Layout, programs: Path, names: tuple[str, ...] = ()) -> ControlPlane:
     """Start the control plane with an empty store.
 
     Args:
         layout: the node's folders.
         programs: the folder that `ci.node.programs.build(KUBERNETES, …)` returned.
+        names: names and addresses besides its own under which the API is reached.
 
     Raises:
         ClusterError: a program died or was not ready in time.
@@ -70,7 +71,9 @@ async def start(layout: Layout, programs: Path) -> ControlPlane:
     etcd = await _etcd(layout)
     account_key = pki.service_account_key(authority.folder)
     tls = _client_context(authority, admin)
-    api = await _api_server(layout, programs, authority, account_key, tls)
+    hosts = ("localhost", "kubernetes.default.svc", "127.0.0.1", NODE_ADDRESS, _FIRST_SERVICE_ADDRESS, *names)
+    serving = authority.issue("kube-apiserver", "kube-apiserver", hosts=hosts)
+    api = await _api_server(layout, programs, authority, serving, account_key, tls)
     started: dict[str, Process] = {}
 
     async def controller_manager() -> None:
@@ -105,11 +108,14 @@ async def _etcd(layout: Layout) -> Process:
     )
 
 
-async def _api_server(
-    layout: Layout, programs: Path, authority: Authority, account_key: Path, tls: ssl.SSLContext
+async def _api_server(  # noqa: PLR0913, PLR0917 - its certificate, its clients' and its keys
+    layout: Layout,
+    programs: Path,
+    authority: Authority,
+    serving: KeyPair,
+    account_key: Path,
+    tls: ssl.SSLContext,
 ) -> Process:
-    hosts = ("localhost", "kubernetes.default.svc", "127.0.0.1", NODE_ADDRESS, _FIRST_SERVICE_ADDRESS)
-    serving = authority.issue("kube-apiserver", "kube-apiserver", hosts=hosts)
     kubelet_client = authority.issue("kube-apiserver-kubelet", "kube-apiserver-kubelet", "system:masters")
     options = {
         "etcd-servers": _ETCD,

@@ -45,7 +45,7 @@ mount --bind "$RUN/private/containers" /var/log/containers
 """
 
 # kubelet insists on these values. It is shown files that hold them already, so the machine's own stay as they are.
-_SYSCTLS = """
+SYSCTLS = """
 show() {
   if [ -e "/proc/sys/$1" ]; then
     echo "$2" > "/run/servepath/${1##*/}"
@@ -60,7 +60,7 @@ show kernel/keys/root_maxkeys 1000000
 show kernel/keys/root_maxbytes 25000000
 """
 
-_NETWORK = f"""
+NETWORK = f"""
 hostname "$NAME"
 ip link set lo up
 ip link add node0 type bridge
@@ -202,7 +202,7 @@ async def _spawn(layout: Layout, read_end: int) -> Holder:
 async def _prepare(layout: Layout, holder: Holder) -> None:
     layout.run.mkdir(parents=True)
     environment = {**os.environ, "RUN": str(layout.run), "NAME": f"servepath-{layout.name}"}
-    script = enter(holder, ["sh", "-ec", _MOUNTS + _SYSCTLS + _NETWORK])
+    script = enter(holder, ["sh", "-ec", _MOUNTS + SYSCTLS + NETWORK])
     done = await anyio.run_process(script, env=environment, check=False, stderr=subprocess.STDOUT)
     if done.returncode:
         raise ClusterError(

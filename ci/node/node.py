@@ -54,12 +54,13 @@ class Node:
         return self.worker.address
 
 
-async def start(layout: Layout, programs: Path) -> Node:
+async def start(layout: Layout, programs: Path, names: tuple[str, ...] = ()) -> Node:
     """Start registry, control plane and worker, side by side where nothing depends on another.
 
     Args:
         layout: the node's folders.
         programs: the folder of the Kubernetes programs.
+        names: names and addresses besides its own under which the API is reached.
 
     Raises:
         ClusterError: a program died or was not ready in time.
@@ -77,7 +78,7 @@ async def start(layout: Layout, programs: Path) -> Node:
     async with anyio.create_task_group() as group:
         group.start_soon(runtime)
         group.start_soon(images_in_registry)
-        plane = await control_plane.start(layout, programs)
+        plane = await control_plane.start(layout, programs, names)
         group.start_soon(storage.create, plane.kubectl, layout.run / "volumes")
     joined = await worker.start(layout, plane, runtimes[0])
     running_registry, busybox = bases[0]

@@ -23,6 +23,7 @@ from main.choices import Path, Profile
 from main.declare import never_cached, object_type, session_cached
 from main.endpoint import Endpoint
 from main.evidence import Evidence, gather
+from main.images import base_image_option
 from main.workbench import KUBECONFIG, MODEL, observing
 
 DIAGNOSTICS = "/work/diagnostics"
@@ -41,6 +42,7 @@ class Cluster:
         dagger.Container, Doc("Container with servepath, kubectl and this cluster's kubeconfig; see also `terminal`")
     ] = dagger.field()
     arguments: list[str]
+    mirror: str
     services: list[dagger.Service]
 
     @never_cached
@@ -50,7 +52,8 @@ class Cluster:
         Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… with-platform
         evidence --source=./model report export --path=report`
         """
-        await observing(self.tools).with_exec(["servepath", "platform", *self.arguments, "--apply"]).sync()
+        command = ["servepath", "platform", *self.arguments, *_mirror_option(self.mirror)]
+        await observing(self.tools).with_exec([*command, "--apply"]).sync()
         return self
 
     @never_cached
@@ -63,7 +66,8 @@ class Cluster:
         """
         container = observing(self.tools.with_mounted_directory(MODEL, source))
         arguments = [*self.arguments, f"--path={path.value}", f"--profile={profile.value}"]
-        command = ["servepath", "deploy", *arguments, f"--source={MODEL}", "--json"]
+        options = [f"--source={MODEL}", *base_image_option(self.mirror), "--json"]
+        command = ["servepath", "deploy", *arguments, *options]
         served = json.loads(await container.with_exec(command).stdout())
         return Endpoint(
             path=Path(served["path"]),
@@ -114,7 +118,7 @@ class Cluster:
         """
         container = self.tools.with_mounted_directory(MODEL, source)
         options = [f"--source={MODEL}", f"--profile={profile.value}", f"--expected-answer={expected_answer}"]
-        return await gather(container, ["e2e", *self.arguments, *options])
+        return await gather(container, ["e2e", *self.arguments, *options, *base_image_option(self.mirror)])
 
     @never_cached
     def diagnostics(self) -> dagger.Directory:
@@ -169,7 +173,11 @@ class Addresses:
 
 
 def connect(
-    tools: dagger.Container, kubeconfig: dagger.Secret, addresses: Addresses, services: list[dagger.Service]
+    tools: dagger.Container,
+    kubeconfig: dagger.Secret,
+    addresses: Addresses,
+    mirror: str,
+    services: list[dagger.Service],
 ) -> Cluster:
     """Give a cluster, and the container beside it the means to reach it."""
     return Cluster(
@@ -183,8 +191,13 @@ def connect(
             f"--gateway-url={addresses.gateway_url}",
             f"--gateway-class={addresses.gateway_class}",
         ],
+        mirror=mirror,
         services=services,
     )
+
+
+def _mirror_option(mirror: str) -> list[str]:
+    return [f"--registry-mirror={mirror}"] if mirror else []
 
 
 async def stop(services: list[dagger.Service]) -> None:

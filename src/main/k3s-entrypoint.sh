@@ -14,14 +14,15 @@ fail() {
     exit 1
 }
 
+for controller in cpu cpuset memory pids; do
+    grep -qw "$controller" "$cgroups/cgroup.controllers" 2>/dev/null || [ -d "$cgroups/$controller" ] ||
+        fail "the cgroup controller '$controller' is not given to the engine" \
+            "boot the engine's host with it (cgroup_enable=$controller), or run the engine with --cgroupns=host"
+done
+
 # k3s does this itself only as PID 1, and Dagger's init is PID 1: processes must leave the root group before its
-# controllers can be handed down ("cannot enter cgroupv2 ... /kubepods" otherwise).
+# controllers can be handed down ("cannot enter cgroupv2 ... /kubepods" otherwise). cgroup v1 hands down by itself.
 if [ -f "$cgroups/cgroup.controllers" ]; then
-    for controller in cpu cpuset memory pids; do
-        grep -qw "$controller" "$cgroups/cgroup.controllers" ||
-            fail "the cgroup controller '$controller' is not given to the engine" \
-                "boot the engine's host with it (cgroup_enable=$controller), or run the engine with --cgroupns=host"
-    done
     mkdir -p "$cgroups/init"
     while read -r pid; do
         # A process may have ended since the list was read.
@@ -29,6 +30,11 @@ if [ -f "$cgroups/cgroup.controllers" ]; then
     done <"$cgroups/cgroup.procs"
     sed 's/ / +/g; s/^/+/' "$cgroups/cgroup.controllers" >"$cgroups/cgroup.subtree_control"
 fi
+
+# Every pod's sandbox gets a negative oom_score_adj. A node image whose containerd does without says so.
+[ "${SERVEPATH_OOM_SCORE_ADJ:-}" = restricted ] || (echo -1 >/proc/self/oom_score_adj) 2>/dev/null ||
+    fail "oom_score_adj cannot be lowered, so no pod would start: the engine lacks CAP_SYS_RESOURCE" \
+        "run the engine with it (docker run --privileged, or --cap-add=SYS_RESOURCE)"
 
 instances=$(cat /proc/sys/fs/inotify/max_user_instances)
 [ "$instances" -ge 256 ] ||
@@ -38,8 +44,9 @@ instances=$(cat /proc/sys/fs/inotify/max_user_instances)
 # Images stay between runs, the cluster does not: kubelet removes the pods of an earlier one that it finds.
 rm -rf "$state/server" "$state/agent/pod-manifests" /etc/rancher/node
 
-# The address of this container, not loopback: pod logs and exec must not need k3s's tunnel.
-address=$(hostname -i | cut -d ' ' -f 1)
+# The address of this container, not loopback: pod logs and exec must not need k3s's tunnel. Not `hostname -i`: to a
+# Dagger service its own name is 127.0.0.1.
+address=$(ip -4 address show scope global | sed -n 's/.*inet \([0-9.]*\).*/\1/p' | head -n 1)
 
 exec k3s server \
     --bind-address "$address" \

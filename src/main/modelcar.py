@@ -9,6 +9,7 @@ from dagger import Doc, dag
 
 from main import node
 from main.declare import never_cached, object_type
+from main.images import base_image_option
 from main.workbench import observing
 
 LAYOUT = "/work/layout"
@@ -26,6 +27,7 @@ class Modelcar:
     as_layout: Annotated[dagger.Directory, Doc("The image as an OCI layout")] = dagger.field()
     builder: dagger.Container
     model: list[str]
+    mirror: str
 
     @never_cached
     async def publish(
@@ -55,22 +57,24 @@ class Modelcar:
         Raises:
             ValueError: another digest came out.
         """
-        container = self.builder.with_service_binding(node.REGISTRY_HOST, node.registry())
+        container = self.builder.with_service_binding(node.REGISTRY_HOST, node.registry(self.mirror))
         reference = await push(container, self.model, f"{node.REGISTRY}/servepath/model")
         if not reference.endswith(f"@{self.digest}"):
             raise ValueError(f"the layout has {self.digest}, the registry {reference}")
         return self
 
 
-async def build(container: dagger.Container, model: list[str]) -> Modelcar:
+async def build(container: dagger.Container, model: list[str], mirror: str) -> Modelcar:
     """Build a modelcar.
 
     Args:
         container: a workbench that has, or reaches, the model.
         model: the options that name the model there.
+        mirror: the registry that its base comes from; upstream when empty.
     """
+    options = [*model, *base_image_option(mirror)]
     built = container.with_exec(
-        ["servepath", "modelcar", *model, f"--layout={LAYOUT}", "--json"], redirect_stdout=RESULT
+        ["servepath", "modelcar", *options, f"--layout={LAYOUT}", "--json"], redirect_stdout=RESULT
     )
     result = json.loads(await built.file(RESULT).contents())
     return Modelcar(
@@ -79,7 +83,8 @@ async def build(container: dagger.Container, model: list[str]) -> Modelcar:
         layers=[layer["digest"] for layer in result["layers"]],
         as_layout=built.directory(LAYOUT),
         builder=container,
-        model=model,
+        model=options,
+        mirror=mirror,
     )
 
 

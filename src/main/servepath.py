@@ -25,13 +25,22 @@ NOBODY = "65534:65534"
 class Servepath:
     """One model, two serving paths: raw vLLM against KServe, side by side."""
 
+    registry_mirror: Annotated[
+        str,
+        Doc(
+            "`[http://]host[:port][/prefix]` of a registry that has every image and chart that this module pins, as "
+            "`mirror` fills it; the engine and the nodes read from it and from nowhere else. Upstream when empty"
+        ),
+    ] = ""
+
     @dagger.function
     async def modelcar(self, source: ModelDirectory) -> Modelcar:
         """Build a modelcar from a model directory.
 
         Example: `dagger call modelcar --source=./model digest`
         """
-        return await modelcars.build(workbench().with_mounted_directory(MODEL, source), [f"--source={MODEL}"])
+        container = workbench(self.registry_mirror).with_mounted_directory(MODEL, source)
+        return await modelcars.build(container, [f"--source={MODEL}"], self.registry_mirror)
 
     @dagger.function
     async def modelcar_from_hub(
@@ -44,10 +53,11 @@ class Servepath:
 
         Example: `dagger call modelcar-from-hub --repo=Qwen/Qwen2.5-0.5B-Instruct --revision=COMMIT digest`
         """
-        container = workbench().with_mounted_cache("/root/.cache/huggingface", dag.cache_volume("servepath-hub"))
+        hub = dag.cache_volume("servepath-hub")
+        container = workbench(self.registry_mirror).with_mounted_cache("/root/.cache/huggingface", hub)
         if token is not None:
             container = container.with_secret_variable("HF_TOKEN", token)
-        return await modelcars.build(container, [f"--hub={repo}@{revision}"])
+        return await modelcars.build(container, [f"--hub={repo}@{revision}"], self.registry_mirror)
 
     @session_cached
     async def cluster(self, gateway_class: GatewayClass = AGENTGATEWAY) -> Cluster:
@@ -55,7 +65,7 @@ class Servepath:
 
         Example: `dagger call cluster up up --ports=6443:6443 --ports=8080:80`
         """
-        return await start_cluster(gateway_class)
+        return await start_cluster(gateway_class, self.registry_mirror)
 
     @session_cached
     def cluster_from(
@@ -76,7 +86,8 @@ class Servepath:
         Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=registry.example.com
         --gateway-url=http://172.30.0.2 evidence --source=./model report export --path=report`
         """
-        return clusters.connect(workbench(), kubeconfig, Addresses(registry, gateway_url, gateway_class), [])
+        addresses = Addresses(registry, gateway_url, gateway_class)
+        return clusters.connect(workbench(self.registry_mirror), kubeconfig, addresses, self.registry_mirror, [])
 
     @never_cached
     async def evidence(
@@ -90,7 +101,7 @@ class Servepath:
 
         Example: `dagger call evidence --source=./model report export --path=report`
         """
-        cluster = await start_cluster(gateway_class)
+        cluster = await start_cluster(gateway_class, self.registry_mirror)
         try:
             return await cluster.evidence(source, profile, expected_answer)
         finally:
@@ -144,7 +155,7 @@ class Servepath:
         Example: `dagger check`
         """
         await (
-            workbench()
+            workbench(self.registry_mirror)
             .with_workdir("/work/source")
             .with_directory(".", source, owner=NOBODY)
             .with_exec(["uv", "sync", "--frozen"])
@@ -159,16 +170,17 @@ class Servepath:
         )
 
 
-async def start_cluster(gateway_class: str) -> Cluster:
+async def start_cluster(gateway_class: str, mirror: str) -> Cluster:
     """Start the services of a cluster of our own, and install the platform on it; stop them if that fails."""
     run_id = uuid.uuid4().hex[:12]
-    registry = node.registry()
-    server = await node.k3s(run_id, registry).start()
+    registry = node.registry(mirror)
+    server = await node.k3s(run_id, registry, mirror).start()
     services = [server, registry]
     try:
-        tools = workbench().with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
+        tools = workbench(mirror).with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
         addresses = Addresses(node.REGISTRY, node.GATEWAY_URL, gateway_class)
-        cluster = clusters.connect(tools, await node.kubeconfig(run_id, server), addresses, services)
+        kubeconfig = await node.kubeconfig(run_id, server, mirror)
+        cluster = clusters.connect(tools, kubeconfig, addresses, mirror, services)
         return await cluster.with_platform()
     except dagger.DaggerError:
         await clusters.stop(services)

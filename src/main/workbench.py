@@ -10,6 +10,7 @@ import dagger
 from dagger import dag
 
 from main.images import image
+from servepath.platform.mirror import parse_mirror
 
 PROJECT = "/servepath"
 MODEL = "/work/model"
@@ -17,15 +18,19 @@ KUBECONFIG = "/run/servepath/kubeconfig"
 SOURCES = ["pyproject.toml", "uv.lock", "src/servepath/**", "src/main/__init__.py", "manifests/**"]
 
 
-def workbench() -> dagger.Container:
-    """Give the container with the `servepath` command; a change of a README or a test rebuilds nothing."""
+def workbench(mirror: str) -> dagger.Container:
+    """Give the container with the `servepath` command; a change of a README or a test rebuilds nothing.
+
+    Args:
+        mirror: the registry that its images come from; upstream when empty.
+    """
     source = dag.directory().with_directory("", dag.current_module().source(), include=SOURCES)
-    return (
+    container = (
         dag.container()
-        .from_(image("python"))
-        .with_file("/usr/local/bin/uv", dag.container().from_(image("uv")).file("/uv"))
-        .with_file("/usr/local/bin/kubectl", dag.container().from_(image("k3s")).file("/bin/k3s"))
-        .with_file("/usr/local/bin/helm", dag.container().from_(image("helm")).file("/usr/bin/helm"))
+        .from_(image("python", mirror))
+        .with_file("/usr/local/bin/uv", dag.container().from_(image("uv", mirror)).file("/uv"))
+        .with_file("/usr/local/bin/kubectl", dag.container().from_(image("k3s", mirror)).file("/bin/k3s"))
+        .with_file("/usr/local/bin/helm", dag.container().from_(image("helm", mirror)).file("/usr/bin/helm"))
         .with_mounted_cache("/root/.cache/uv", dag.cache_volume("servepath-uv"))
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("UV_NATIVE_TLS", "1")
@@ -37,6 +42,9 @@ def workbench() -> dagger.Container:
         .with_env_variable("PATH", "/opt/servepath/bin:${PATH}", expand=True)
         .with_workdir("/work")
     )
+    if mirror and (registry := parse_mirror(mirror)).plain_http:
+        return container.with_env_variable("SERVEPATH_PLAIN_HTTP", registry.host)
+    return container
 
 
 def observing(container: dagger.Container) -> dagger.Container:

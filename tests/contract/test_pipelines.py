@@ -169,10 +169,42 @@ def test_cluster_is_k3s_with_every_remedy(session: Session) -> None:
     assert service["useEntrypoint"] is True
     assert server.named("withEntrypoint")[0]["args"][-1].endswith("/k3s-entrypoint.sh")
     assert session.node(server.named("withServiceBinding")[0]["service"]) == registry
-    assert 'endpoint:\n      - "http://registry.localhost:5000"' in server.named("withNewFile")[0]["contents"]
+    mirrors = json.loads(server.named("withNewFile")[0]["contents"])["mirrors"]
+    assert mirrors == {"registry.localhost:5000": {"endpoint": ["http://registry.localhost:5000"]}}
     assert server.named("withMountedCache")[-1]["sharing"] == "LOCKED"
     assert {mount["path"] for mount in server.named("withMountedTemp")} >= {"/var/lib/kubelet", "/var/log"}
     assert [port["port"] for port in server.named("withExposedPort")] == [6443, 80]
+
+
+MIRROR = "http://registry.internal:5000/upstream"
+
+
+def test_a_mirror_gives_every_image_and_chart(session: Session, model: str) -> None:
+    session.invoke("Servepath", "e2e", {"source": model}, {"registry_mirror": MIRROR})
+    addresses = {call["address"] for node in session.engine._nodes.values() for call in node.named("from")}
+    assert {address.rpartition("@")[2] for address in addresses} == {
+        image(name).rpartition("@")[2] for name in ("helm", "k3s", "python", "registry", "uv")
+    }
+    assert all(address.startswith("registry.internal:5000/upstream/") for address in addresses)
+    server = session.engine.asked("start")[0]
+    mirrors = json.loads(server.named("withNewFile")[0]["contents"])["mirrors"]
+    assert mirrors["*"] == {"endpoint": ["http://registry.internal:5000"], "rewrite": {"^(.*)$": "upstream/$1"}}
+    sent = servepath_commands([*session.engine._nodes.values(), *(node for node, _ in session.engine.leaves)])
+    (platform,) = [command for command in sent if command[1] == "platform"]
+    (run,) = [command for command in sent if command[1] == "e2e"]
+    assert f"--registry-mirror={MIRROR}" in platform
+    assert any(option.startswith("--base-image=registry.internal:5000/upstream/library/busybox:") for option in run)
+    for command in sent:
+        accept(command)
+
+
+def test_a_mirror_without_tls_is_named_to_the_library(session: Session, model: str) -> None:
+    built = session.invoke("Servepath", "modelcar", {"source": model}, {"registry_mirror": MIRROR})
+    variables = session.node(built["as_layout"]).named("withEnvVariable")
+    assert {"name": "SERVEPATH_PLAIN_HTTP", "value": "registry.internal:5000"} in variables
+    built = session.invoke("Servepath", "modelcar", {"source": model}, {"registry_mirror": "registry.internal"})
+    variables = session.node(built["as_layout"]).named("withEnvVariable")
+    assert "SERVEPATH_PLAIN_HTTP" not in [variable["name"] for variable in variables]
 
 
 def test_cluster_is_started_and_its_kubeconfig_is_its_own(session: Session) -> None:

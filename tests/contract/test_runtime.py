@@ -15,9 +15,13 @@ from main import node
 from tests.contract.fake_engine import TOKEN, FakeEngine, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import graphql
 
 SCRIPTS = Path(node.__file__).parent
+# This machine may withhold CAP_SYS_RESOURCE; the entry point is to go on then, for a node image that does without.
+RESTRICTED = {"SERVEPATH_OOM_SCORE_ADJ": "restricted"}
 KUBECONFIG = "clusters:\n- cluster:\n    server: https://10.87.0.4:6443\n  name: default\n"
 
 
@@ -73,24 +77,39 @@ def test_ready_gives_up_when_its_time_is_over(tmp_path: Path, content: str, answ
     assert "did not answer /readyz within 1 s; next:" in done.stderr
 
 
-def enter_node(directory: Path, controllers: str) -> subprocess.CompletedProcess[str]:
-    """Run the entry point in a mount namespace with a cgroup directory, state and programs of ours."""
+def unified(directory: Path, controllers: str) -> Path:
+    """Make a directory that looks like cgroup v2."""
     cgroups = directory / "cgroup"
     cgroups.mkdir()
     (cgroups / "cgroup.controllers").write_text(controllers + "\n")
     (cgroups / "cgroup.procs").write_text("1\n7\n")
+    return cgroups
+
+
+def legacy(directory: Path, controllers: str) -> Path:
+    """Make a directory that looks like cgroup v1."""
+    for controller in controllers.split():
+        (directory / "cgroup" / controller).mkdir(parents=True)
+    return directory / "cgroup"
+
+
+def enter_node(
+    directory: Path, cgroups: Path, settings: dict[str, str] | None = None, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the entry point in a mount namespace with a cgroup directory, state and programs of ours."""
     program(directory, "k3s", 'echo "$@"')
-    program(directory, "hostname", "echo 10.87.0.4")
+    program(directory, "ip", "echo '    inet 10.87.0.4/16 brd 10.87.255.255 scope global eth0'")
     # The entry point deletes an earlier cluster's state: a developer's own k3s must be out of its sight.
     hidden = "mount -t tmpfs none /var/lib && mount -t tmpfs none /etc && mount --bind"
     enter = f'{hidden} {cgroups} /sys/fs/cgroup && PATH={directory}:$PATH exec sh {SCRIPTS}/k3s-entrypoint.sh "$@"'
-    command = ["unshare", "--mount", "sh", "-c", enter, "sh", "/kubeconfigs/run.yaml", "--debug"]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    command = [*before, "unshare", "--mount", "sh", "-c", enter, "sh", "/kubeconfigs/run.yaml", "--debug"]
+    environment = os.environ | (RESTRICTED if settings is None else settings)
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
 def test_the_node_prepares_cgroups_and_starts_k3s(tmp_path: Path) -> None:
-    done = enter_node(tmp_path, "cpuset cpu io memory pids")
+    done = enter_node(tmp_path, unified(tmp_path, "cpuset cpu io memory pids"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("server --bind-address 10.87.0.4 --egress-selector-mode disabled --tls-san k3s ")
     assert "--write-kubeconfig /kubeconfigs/run.yaml" in done.stdout
@@ -100,8 +119,24 @@ def test_the_node_prepares_cgroups_and_starts_k3s(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
-def test_the_node_names_the_missing_controller(tmp_path: Path) -> None:
-    done = enter_node(tmp_path, "cpuset cpu io pids")
+def test_the_node_starts_on_cgroup_v1_and_leaves_it_alone(tmp_path: Path) -> None:
+    done = enter_node(tmp_path, legacy(tmp_path, "cpuset cpu memory pids"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "cgroup").iterdir()) == ["cpu", "cpuset", "memory", "pids"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+def test_the_node_says_why_no_pod_would_start(tmp_path: Path) -> None:
+    without = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    done = enter_node(tmp_path, legacy(tmp_path, "cpuset cpu memory pids"), {}, without)
+    assert done.returncode == 1
+    assert "the engine lacks CAP_SYS_RESOURCE; next: run the engine with it (docker run --privileged" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+@pytest.mark.parametrize("shape", [unified, legacy])
+def test_the_node_names_the_missing_controller(tmp_path: Path, shape: Callable[[Path, str], Path]) -> None:
+    done = enter_node(tmp_path, shape(tmp_path, "cpuset cpu io pids"))
     assert done.returncode == 1
     assert "the cgroup controller 'memory' is not given to the engine; next: boot" in done.stderr
     assert done.stdout == ""

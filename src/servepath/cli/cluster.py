@@ -9,7 +9,16 @@ import typer
 
 from servepath.cli.connection import Connection
 from servepath.cli.defaults import lock_file
-from servepath.cli.options import AsJson, Context, GatewayClass, GatewayUrl, Kubeconfig, Namespace, Registry
+from servepath.cli.options import (
+    AsJson,
+    Context,
+    GatewayClass,
+    GatewayUrl,
+    Kubeconfig,
+    Namespace,
+    Registry,
+    RegistryMirror,
+)
 from servepath.cli.output import console_line, print_fields, print_json, show_checks
 from servepath.cli.running import run
 from servepath.cluster.diagnostics import collect
@@ -19,6 +28,7 @@ from servepath.errors import CheckFailedError
 from servepath.evidence import CheckResult, Verdict
 from servepath.manifests import manifests_directory
 from servepath.platform import checking, installing, lock
+from servepath.platform.mirror import mirrored_lock, parse_mirror
 
 
 def cluster_command(
@@ -60,6 +70,7 @@ def platform_command(
     gateway_class: GatewayClass = "agentgateway",
     gateway_url: GatewayUrl = "",
     context: Context = "",
+    registry_mirror: RegistryMirror = "",
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Install what is missing first; needs helm.")] = False,
     as_json: AsJson = False,
@@ -74,7 +85,10 @@ def platform_command(
 
     async def work() -> tuple[CheckResult, ...]:
         if apply:
-            await installing.install(cluster, platform.read_lock(lock_file()), manifests_directory(), progress=_show)
+            pins = lock.read(lock_file())
+            if registry_mirror:
+                pins = mirrored_lock(pins, parse_mirror(registry_mirror))
+            await installing.install(cluster, pins, manifests_directory(), progress=_show)
         return await checking.check(cluster)
 
     results = run(work)

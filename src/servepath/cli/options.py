@@ -39,6 +39,14 @@ EngineImage: TypeAlias = Annotated[
         "--engine-image", metavar="IMAGE@DIGEST", help="Engine of both paths; vLLM of manifests/lock.yaml when empty."
     ),
 ]
+RegistryMirror: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--registry-mirror",
+        metavar="[http://]HOST[:PORT][/PREFIX]",
+        help="Registry that has every image and chart of manifests/lock.yaml; upstream when empty.",
+    ),
+]
 ProfileName: TypeAlias = Annotated[
     str, typer.Option("--profile", help="What one engine may use: cpu, cpu-small or gpu.")
 ]

@@ -67,5 +67,7 @@ async def install(cluster: Cluster, pin: ChartPin, namespace: str, values: Path 
     """
     version = [] if pin.digest else [f"--version={pin.version}"]
     settings = [] if values is None else [f"--values={values}"]
+    if pin.plain_http:
+        settings.append("--plain-http")
     command = ["upgrade", "--install", pin.name, pin.source, f"--namespace={namespace}", *version, *settings]
     (await helm(cluster, *command, "--wait", f"--timeout={timeout_s}s")).succeeded()

@@ -44,12 +44,14 @@ class ChartPin:
         chart: `oci://host/repository`.
         version: its version, which helm is given.
         digest: `sha256:…` of its manifest, empty where the lock says `unknown`.
+        plain_http: whether its registry is spoken to without TLS: a mirror of a closed network, never one of the lock.
     """
 
     name: str
     chart: str
     version: str
     digest: str = ""
+    plain_http: bool = False
 
     @property
     def source(self) -> str:
