@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from servepath.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 LENGTH_BYTES = 8
@@ -58,6 +59,15 @@ class Header:
     def parameters(self) -> int:
         """Elements of all tensors."""
         return sum(tensor.elements for tensor in self.tensors)
+
+
+def dtype_of(headers: Iterable[Header]) -> str:
+    """Return the type that most elements have, such as `BF16`; empty without tensors."""
+    counted = Counter[str]()
+    for header in headers:
+        for tensor in header.tensors:
+            counted[tensor.dtype] += tensor.elements
+    return max(sorted(counted), key=lambda dtype: counted[dtype], default="")
 
 
 def read_header(path: Path, where: str = "") -> Header:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,8 +13,9 @@ import yaml
 
 from servepath.errors import InputError
 from servepath.modelcar.model import ModelSource
-from servepath.modelcar.safetensors import Header, read_header
+from servepath.modelcar.safetensors import Header, dtype_of, read_header
 from servepath.modelcar.store import load_object
+from servepath.modelcar.weight_map import INDEX_SUFFIX, MAX_INDEX_BYTES, check_weight_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 NEVER_SHIPPED = frozenset({".git", ".cache", ".DS_Store"})
 """Version control and download bookkeeping: not the model, and different on every machine."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-INDEX_SUFFIX = ".safetensors.index.json"
 GGUF_MAGIC = b"GGUF"
 MAX_NAME_BYTES = 255
-MAX_INDEX_BYTES = 64 << 20
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/([A-Za-z0-9][\w.-]*)")
 _LICENCES = {
     "apache-2.0": "Apache-2.0",
@@ -96,17 +94,13 @@ def _validate(directory: Path, exclude: Sequence[str], *, allow_pickle: bool) ->
         if file.endswith(INDEX_SUFFIX):
             _check_index(directory, file, headers)
     config = _read_config(directory, files)
-    dtypes = Counter[str]()
-    for header in headers.values():
-        for tensor in header.tensors:
-            dtypes[tensor.dtype] += tensor.elements
     return ModelSource(
         directory=directory,
         name=_name_of(config),
         files=files,
         licence=_licence_of(directory, files),
         parameters=sum(header.parameters for header in headers.values()),
-        dtype=max(sorted(dtypes), key=lambda dtype: dtypes[dtype], default=""),
+        dtype=dtype_of(headers.values()),
     )
 
 
@@ -222,33 +216,10 @@ def _check_weights(files: Sequence[str], directory: Path, headers: dict[str, Hea
 
 
 def _check_index(directory: Path, file: str, headers: dict[str, Header]) -> None:
-    """Check that every tensor of the index is in the shard that the index names."""
     path = directory / file
     if path.stat().st_size > MAX_INDEX_BYTES:
         raise InputError("the index is too large", where=file, expected=f"at most {MAX_INDEX_BYTES} bytes")
-    weight_map = load_object(path.read_bytes(), file).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise InputError("the index has no weight_map", where=file, expected="a map from tensor to shard")
-    folder = file.rpartition("/")[0]
-    tensors_of: dict[str, frozenset[str]] = {}
-    for shard in sorted(set(weight_map.values())):
-        header = headers.get(f"{folder}/{shard}" if folder else shard)
-        if header is None:
-            raise InputError(
-                f"the index names a shard that is missing: {shard!r}",
-                where=file,
-                expected="every shard beside its index",
-                next_command="download the missing shard",
-            )
-        tensors_of[shard] = frozenset(tensor.name for tensor in header.tensors)
-    for tensor, shard in weight_map.items():
-        if tensor not in tensors_of[shard]:
-            raise InputError(
-                f"the index names a tensor that its shard lacks: {tensor!r}",
-                where=file,
-                expected=f"the tensor in {shard!r}",
-                next_command="download the index and the shards of one revision",
-            )
+    check_weight_map(path.read_bytes(), file, headers)
 
 
 def _read_config(directory: Path, files: Sequence[str]) -> dict[str, Any]:

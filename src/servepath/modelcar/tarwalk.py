@@ -1,30 +1,41 @@
-"""List a tar's entries by reading parts of it: headers only, so a layer in a registry is listed without its data."""
+"""Walk a tar's entries by reading parts of it, in order: from a registry by ranges, or from a stream."""
 
 from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from servepath.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 WINDOW_BYTES = 64 << 10
 MAX_RECORD_BYTES = 1 << 20
+MAX_SIZE_BYTES = 1 << 63
 _BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, slots=True)
 class TarEntry:
-    """One entry: its name, permission bits, whether it is a regular file, and where its data lies."""
+    """One entry: its name, permission bits, what it is, where its data lies, and a link's target."""
 
     name: str
     mode: int
     is_file: bool
     data_offset: int
     size_bytes: int
+    link: str = ""
+    is_directory: bool = False
+    is_hard_link: bool = False
+
+
+class Access(Protocol):
+    """Access to bytes; a walk reads them in order and never goes back."""
+
+    async def at(self, start: int, length: int) -> bytes:
+        """Return the bytes at `start`, fewer at the end."""
 
 
 class Window:
@@ -51,40 +62,74 @@ class Window:
         return self._data[start - self._start : start - self._start + length]
 
 
-async def list_entries(window: Window, where: str) -> list[TarEntry]:
-    """List the entries of a tar.
+class Stream:
+    """Access to a stream of chunks, forward only."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+        self._start = 0
+
+    async def at(self, start: int, length: int) -> bytes:
+        """Return the bytes at `start`, fewer at the end; what lies before is forgotten."""
+        if start < self._start:
+            raise ValueError("a stream is read forward only")
+        while start + length > self._start + len(self._rest):
+            self._forget(start)
+            chunk = await anext(self._chunks, b"")
+            if not chunk:
+                break
+            self._rest += chunk
+        self._forget(start)
+        return self._rest[:length]
+
+    def _forget(self, start: int) -> None:
+        gone = min(start - self._start, len(self._rest))
+        self._rest, self._start = self._rest[gone:], self._start + gone
+
+
+async def walk(access: Access, where: str) -> AsyncGenerator[TarEntry, None]:
+    """Yield the entries of a tar; between two of them the data of the first can be read.
 
     Args:
-        window: access to the tar.
+        access: access to the tar.
         where: how to call it in an error.
 
     Raises:
         InputError: not a tar, or one that is cut off.
     """
-    entries: list[TarEntry] = []
     extended: dict[str, str] = {}
     offset = 0
     while True:
-        block = await window.at(offset, _BLOCK)
+        block = await access.at(offset, _BLOCK)
         if len(block) == _BLOCK and not block.strip(b"\0"):
-            return entries
+            return
+        place = f"{where}, offset {offset}"
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
-            raise InputError(
-                f"not a tar: {error}", where=f"{where}, offset {offset}", expected="a tar header"
-            ) from error
+        except (tarfile.HeaderError, ValueError) as error:
+            raise InputError(f"not a tar: {error}", where=place, expected="a tar header") from error
         data_offset = offset + _BLOCK
-        size_bytes = int(extended.get("size", info.size))
+        size_bytes = _size_of(extended.get("size", info.size), place)
         offset = data_offset + size_bytes + -size_bytes % _BLOCK
         if info.type in {tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME}:
-            record = await window.at(data_offset, min(size_bytes, MAX_RECORD_BYTES))
-            extended |= _pax(record) if info.type == tarfile.XHDTYPE else {"path": record.rstrip(b"\0").decode()}
+            record = await access.at(data_offset, min(size_bytes, MAX_RECORD_BYTES))
+            name = record.rstrip(b"\0").decode("utf-8", "surrogateescape")
+            extended |= _pax(record) if info.type == tarfile.XHDTYPE else {"path": name}
             continue
         name = extended.get("path", info.name).rstrip("/")
         if info.type != tarfile.XGLTYPE:
-            entries.append(TarEntry(name, info.mode, info.isreg(), data_offset, size_bytes))
+            link = extended.get("linkpath", info.linkname)
+            kinds = (info.isdir(), info.islnk())
+            yield TarEntry(name, info.mode, info.isreg(), data_offset, size_bytes, link, *kinds)
         extended = {}
+
+
+def _size_of(value: int | str, place: str) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(MAX_SIZE_BYTES)):
+        raise InputError(f"not a size: {text[:40]!r}", where=place, expected="a number of bytes")
+    return int(text)
 
 
 def _pax(record: bytes) -> dict[str, str]:

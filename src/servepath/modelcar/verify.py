@@ -1,4 +1,4 @@
-"""Verify a modelcar where it lies in a registry, without downloading the weights."""
+"""Verify a modelcar where it lies in a registry: without downloading the weights, or by reading every byte."""
 
 from __future__ import annotations
 
@@ -6,215 +6,185 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from servepath.errors import InputError, ServepathError
+from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
-from servepath.modelcar.content import digest_of
-from servepath.modelcar.image import DEFAULT_PLATFORM, Image, read_all, read_image
-from servepath.modelcar.layers import LAYER_MEDIA_TYPE
+from servepath.modelcar.attachment_checks import ATTACHMENT_CHECKS, Attachments
+from servepath.modelcar.examine import examine_parts, examine_whole
+from servepath.modelcar.image import read_all, read_image
+from servepath.modelcar.image_checks import (
+    PART_CHECKS,
+    WHOLE_CHECKS,
+    Examined,
+    FoundError,
+    SkippedError,
+    diff_ids_of,
+)
 from servepath.modelcar.parallel import run_all
 from servepath.modelcar.reference import parse_pinned
+from servepath.modelcar.referrers import list_referrers
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
-from servepath.modelcar.safetensors import LENGTH_BYTES, Header, header_length, parse_header
-from servepath.modelcar.store import load_object
-from servepath.modelcar.tarwalk import TarEntry, Window, list_entries
+from servepath.modelcar.store import descriptor_of, load_object
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from servepath.modelcar.store import Descriptor, ImageSource
+    from servepath.modelcar.examine import LayerContents
+    from servepath.modelcar.image import Image
+    from servepath.modelcar.store import Descriptor, Document, ImageSource
 
 SUBJECT = "modelcar"
-_READABLE = 0o444
-
-
-class _FoundError(Exception):
-    """What a check found instead of what it expected."""
-
-
-class _SkippedError(Exception):
-    """Why a check could not be made."""
+_NOT_AN_IMAGE = "unknown"  # the platform of attestations that builders put into an index
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Subject:
-    """The image under verification, and the entries of its uncompressed layers."""
+class _Listed:
+    """One image of an index: its platform, and what it is or why it cannot be read."""
 
-    source: ImageSource
-    image: Image
-    entries: tuple[tuple[Descriptor, TarEntry], ...]
-
-    @property
-    def model_files(self) -> list[tuple[Descriptor, TarEntry]]:
-        return [(layer, entry) for layer, entry in self.entries if entry.is_file and entry.name.startswith("models/")]
+    platform: str
+    descriptor: Descriptor
+    image: Image | None
+    problem: str = ""
 
 
-async def verify(reference: str, *, options: RegistryOptions | None = None) -> tuple[CheckResult, ...]:
-    """Check a modelcar in its registry: manifest, config, blobs, members, safetensors headers.
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index and its images; a reference to one image makes an index of none."""
 
-    The digests of manifest and config are recomputed; layers are looked up, and their tar and safetensors headers are
-    read by Range requests. `verify_content` recomputes the layers' digests too, for the price of reading every byte.
+    document: Document
+    images: tuple[_Listed, ...]
+
+
+async def verify(
+    reference: str, *, required: frozenset[str] = frozenset(), options: RegistryOptions | None = None
+) -> tuple[CheckResult, ...]:
+    """Check a modelcar in its registry: manifests, configs, blobs, members, safetensors headers, what refers to it.
+
+    The digests of manifests and configs are recomputed; layers are looked up, and their tar and safetensors headers are
+    read by Range requests. What cannot be read so is skipped, with the reason. `verify_content` reads every byte.
 
     Args:
-        reference: `host/repository@sha256:…`.
+        reference: `host/repository@sha256:…`, of an image or of an index over several platforms.
+        required: artifact types (`referrers.SBOM`, `referrers.PROVENANCE`) that must refer to it; others may.
         options: how registries are talked to.
 
     Raises:
         InputError: the reference has no digest.
         RegistryError: the manifest cannot be read at all.
     """
-    async with _open(reference, options or RegistryOptions()) as subject:
-        return tuple([await _run(check, subject, reference) for check in _CHECKS])
+    return await _verify(reference, required, options or RegistryOptions(), examine_parts, PART_CHECKS)
 
 
-async def verify_content(reference: str, *, options: RegistryOptions | None = None) -> tuple[CheckResult, ...]:
-    """Check as `verify` does, then stream every blob, storing nothing, and recompute its digest.
+async def verify_content(
+    reference: str, *, required: frozenset[str] = frozenset(), options: RegistryOptions | None = None
+) -> tuple[CheckResult, ...]:
+    """Check as `verify` does, but stream every layer, storing nothing, and recompute its digest and its diff_id.
 
     Raises:
         InputError: the reference has no digest.
         RegistryError: the manifest cannot be read at all.
     """
-    async with _open(reference, options or RegistryOptions()) as subject:
-        return tuple([await _run(check, subject, reference) for check in (*_CHECKS, _check_content)])
+    return await _verify(reference, required, options or RegistryOptions(), examine_whole, WHOLE_CHECKS)
+
+
+async def _verify(
+    reference: str,
+    required: frozenset[str],
+    options: RegistryOptions,
+    examine: Callable[[ImageSource, Descriptor], Awaitable[LayerContents]],
+    checks: Sequence[Callable[[Examined], Awaitable[str]]],
+) -> tuple[CheckResult, ...]:
+    results: list[CheckResult] = []
+    async with _open(reference, options) as (repository, index, images):
+        if index.images:
+            results.append(await _run(_check_index, index, SUBJECT, reference))
+        layers = list(dict.fromkeys(layer for image, _ in images for layer in image.layers))  # platforms share them
+        jobs = [partial(examine, repository, layer) for layer in layers]
+        contents = dict(zip(layers, await run_all(jobs, options.uploads), strict=True))
+        for image, platform in images:
+            examined = Examined(repository, image, platform, tuple(contents[layer] for layer in image.layers))
+            results += [await _run(check, examined, platform or SUBJECT, reference) for check in checks]
+        attachments = Attachments(
+            repository,
+            index.document,
+            frozenset([diff_id for image, _ in images for diff_id in await _diff_ids(repository, image)]),
+            await list_referrers(repository, index.document.digest),
+            required,
+        )
+        results += [await _run(check, attachments, SUBJECT, reference) for check in ATTACHMENT_CHECKS]
+    return tuple(results)
 
 
 @asynccontextmanager
-async def _open(reference: str, options: RegistryOptions) -> AsyncGenerator[_Subject, None]:
+async def _open(
+    reference: str, options: RegistryOptions
+) -> AsyncGenerator[tuple[Repository, _Index, list[tuple[Image, str]]], None]:
+    """Open the repository and read the manifests: the index, if it is one, and each image with its platform."""
     pinned = parse_pinned(reference)
     async with open_registry(pinned.registry, options) as client:
         repository = Repository(client, pinned.repository)
-        image = await read_image(repository, pinned.digest, DEFAULT_PLATFORM)
-        entries: list[tuple[Descriptor, TarEntry]] = []
-        for layer in image.layers:
-            if layer.media_type == LAYER_MEDIA_TYPE:
-                entries += [(layer, entry) for entry in await _entries_or_none(repository, layer)]
-        yield _Subject(repository, image, tuple(entries))
+        document = await repository.read_manifest(pinned.digest)
+        if not document.is_index:
+            yield repository, _Index(document, ()), [(await read_image(repository, document.digest), "")]
+            return
+        entries = document.json.get("manifests")
+        listed = [await _list(repository, entry, document) for entry in (entries if isinstance(entries, list) else [])]
+        index = _Index(document, tuple(entry for entry in listed if _NOT_AN_IMAGE not in entry.platform))
+        yield repository, index, [(entry.image, entry.platform) for entry in index.images if entry.image is not None]
 
 
-async def _entries_or_none(repository: Repository, layer: Descriptor) -> list[TarEntry]:
-    """List a layer's entries; a layer that cannot be listed has none, which the checks then report."""
-    window = Window(partial(repository.read_range, layer), layer.size_bytes)
+async def _list(repository: Repository, entry: object, index: Document) -> _Listed:
+    descriptor = descriptor_of(entry, index.digest)
+    where = entry.get("platform") if isinstance(entry, dict) else None
+    platform = f"{where.get('os')}/{where.get('architecture')}" if isinstance(where, dict) else ""
     try:
-        return await list_entries(window, layer.digest)
+        image = await read_image(repository, descriptor.digest)
+    except ServepathError as error:
+        return _Listed(platform, descriptor, None, str(error))
+    return _Listed(platform, descriptor, image)
+
+
+async def _check_index(index: _Index) -> str:
+    """Every image of the index is there under its digest and size, each for a platform of its own."""
+    problems = [f"{entry.platform}: {entry.problem}" for entry in index.images if entry.problem]
+    sizes = [(e, len(e.image.document.data)) for e in index.images if e.image is not None]
+    problems += [
+        f"{e.platform}: {size} bytes, not as the index says" for e, size in sizes if size != e.descriptor.size_bytes
+    ]
+    platforms = [entry.platform for entry in index.images]
+    problems += [f"{platform}: twice" for platform in sorted(set(platforms)) if platforms.count(platform) > 1]
+    if problems:
+        raise FoundError("; ".join(problems))
+    return ", ".join(platforms)
+
+
+async def _diff_ids(repository: Repository, image: Image) -> list[str]:
+    try:
+        config = load_object(await read_all(repository, image.config), image.config.digest)
     except ServepathError:
-        return []
+        return []  # the image's own check says so
+    return [str(diff_id) for diff_id in diff_ids_of(config)]
 
 
-async def _run(check: Callable[[_Subject], Awaitable[str]], subject: _Subject, reference: str) -> CheckResult:
+async def _run(check: Callable[[T], Awaitable[str]], what: T, subject: str, reference: str) -> CheckResult:
     """Run one check: its docstring is what it expects, what it returns or raises is what was seen."""
     started = time.monotonic()
     try:
-        verdict, seen = Verdict.PASS, await check(subject)
-    except _SkippedError as reason:
+        verdict, seen = Verdict.PASS, await check(what)
+    except SkippedError as reason:
         verdict, seen = Verdict.SKIP, str(reason)
-    except (_FoundError, ServepathError) as error:
+    except (FoundError, ServepathError) as error:
         verdict, seen = Verdict.FAIL, str(error)
+    name = getattr(check, "__name__", "").removeprefix("_").removeprefix("check_").replace("_", "-")
     return CheckResult(
-        name=check.__name__.removeprefix("_check_").replace("_", "-").join(("modelcar-", "")),
-        subject=SUBJECT,
+        name=f"{SUBJECT}-{name}",
+        subject=subject,
         verdict=verdict,
         expected=(check.__doc__ or "").rstrip("."),
         seen=seen,
         duration_s=time.monotonic() - started,
         next_command=f"skopeo inspect --raw docker://{reference}" if verdict is Verdict.FAIL else "",
     )
-
-
-async def _check_manifest(subject: _Subject) -> str:
-    """The manifest's bytes hash to its digest, and it lists layers."""
-    if not subject.image.layers:
-        raise _FoundError("no layers")
-    await subject.source.read_manifest(subject.image.document.digest)
-    return f"{len(subject.image.layers)} layers, {subject.image.document.digest}"
-
-
-async def _check_config(subject: _Subject) -> str:
-    """The config's bytes hash to its digest, it has no entrypoint, and its layers are the manifest's."""
-    config = await _config(subject)
-    if (config.get("config") or {}).get("Entrypoint"):
-        raise _FoundError(
-            f"Entrypoint {config['config']['Entrypoint']}: KServe's containers pass their command as args"
-        )
-    diff_ids = (config.get("rootfs") or {}).get("diff_ids") or []
-    if len(diff_ids) != len(subject.image.layers):
-        raise _FoundError(f"{len(diff_ids)} diff_ids for {len(subject.image.layers)} layers")
-    for layer, diff_id in zip(subject.image.layers, diff_ids, strict=True):
-        if layer.media_type == LAYER_MEDIA_TYPE and layer.digest != diff_id:
-            raise _FoundError(f"the uncompressed layer {layer.digest} has diff_id {diff_id}")
-    return f"{subject.image.config.digest}, no entrypoint, {len(diff_ids)} layers"
-
-
-async def _check_blobs(subject: _Subject) -> str:
-    """Every blob is there, with the size that the manifest says."""
-    if not isinstance(subject.source, Repository):
-        raise _SkippedError("not in a registry")
-    repository = subject.source
-    blobs = [subject.image.config, *subject.image.layers]
-    found = await run_all([partial(repository.has_blob, blob) for blob in blobs], 4)
-    missing = [blob.digest for blob, is_there in zip(blobs, found, strict=True) if not is_there]
-    if missing:
-        raise _FoundError(f"missing: {', '.join(missing)}")
-    return f"{len(blobs)} blobs, {sum(blob.size_bytes for blob in blobs)} bytes"
-
-
-async def _check_members(subject: _Subject) -> str:
-    """The directory models/ holds files that any user can read."""
-    _require_listable(subject)
-    files = [entry for _, entry in subject.model_files]
-    if not files:
-        raise _FoundError("no file under models/")
-    hidden = [entry.name for entry in files if entry.mode & _READABLE != _READABLE]
-    hidden += [e.name for _, e in subject.entries if not e.is_file and e.name == "models" and e.mode & 0o555 != 0o555]  # noqa: PLR2004
-    if hidden:
-        raise _FoundError(f"not readable by any user: {', '.join(hidden[:5])}")
-    return f"{len(files)} files, {sum(entry.size_bytes for entry in files)} bytes"
-
-
-async def _check_safetensors(subject: _Subject) -> str:
-    """Every safetensors header parses, fits its file, and the parameters are as annotated."""
-    _require_listable(subject)
-    files = [(layer, entry) for layer, entry in subject.model_files if entry.name.endswith(".safetensors")]
-    if not files:
-        raise _SkippedError("no safetensors files")
-    headers = [await _read_header(subject.source, layer, entry) for layer, entry in files]
-    parameters = sum(header.parameters for header in headers)
-    annotated = (subject.image.document.json.get("annotations") or {}).get("io.servepath.model.parameters")
-    if annotated not in {None, str(parameters)}:
-        raise _FoundError(f"{parameters} parameters, annotated {annotated}")
-    return f"{len(files)} files, {sum(len(header.tensors) for header in headers)} tensors, {parameters} parameters"
-
-
-async def _check_content(subject: _Subject) -> str:
-    """Every blob's bytes hash to its digest."""
-    blobs = [subject.image.config, *subject.image.layers]
-    digests = await run_all([partial(digest_of, subject.source.blob(blob)) for blob in blobs], 3)
-    wrong = [blob.digest for blob, digest in zip(blobs, digests, strict=True) if digest != blob.digest]
-    if wrong:
-        raise _FoundError(f"other bytes: {', '.join(wrong)}")
-    return f"{len(blobs)} blobs, {sum(blob.size_bytes for blob in blobs)} bytes read"
-
-
-_CHECKS = (_check_manifest, _check_config, _check_blobs, _check_members, _check_safetensors)
-
-
-def _require_listable(subject: _Subject) -> None:
-    if not any(layer.media_type == LAYER_MEDIA_TYPE for layer in subject.image.layers):
-        raise _SkippedError("the layers are compressed: a part of them cannot be read alone")
-
-
-async def _config(subject: _Subject) -> dict[str, Any]:
-    return load_object(await read_all(subject.source, subject.image.config), subject.image.config.digest)
-
-
-async def _read_header(source: ImageSource, layer: Descriptor, entry: TarEntry) -> Header:
-    async def read(start: int, length: int) -> bytes:
-        return await source.read_range(layer, entry.data_offset + start, length)
-
-    window = Window(read, entry.size_bytes)
-    length = header_length(await window.at(0, LENGTH_BYTES), entry.size_bytes, entry.name)
-    header = await window.at(LENGTH_BYTES, length)
-    if len(header) != length:
-        raise InputError("the registry sent less than asked for", where=entry.name, expected=f"{length} bytes")
-    return parse_header(header, entry.size_bytes, entry.name)

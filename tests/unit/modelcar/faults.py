@@ -60,6 +60,7 @@ class Faults:
     refresh: str = ""
     challenge: str = ""
     without_ranges: bool = False
+    sent_bytes: int = 0
     token_requests: list[str] = field(default_factory=list)
 
     def count(self, method: str, pattern: str) -> int:
@@ -88,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
+            self.server.faults.sent_bytes += len(body)
             self.wfile.write(body)
 
     def body(self, limit: int = -1) -> bytes:

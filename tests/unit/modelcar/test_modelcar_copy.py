@@ -57,7 +57,7 @@ async def test_what_refers_to_an_image_travels_along_and_what_refers_to_that(
     pushed = await push(model, base, registry, repository, options)
     async with open_registry(registry, options) as client:
         source = Repository(client, repository)
-        sbom = await attach_to(source, pushed.digest, SBOM, b"{}")
+        sbom = await attach_to(source, pushed.digest, SBOM, b'{"spdxVersion": "SPDX-2.3"}')
         provenance = await attach_to(source, pushed.digest, PROVENANCE, b'{"a": 1}')
         signature = await attach_to(source, sbom, "application/vnd.example.signature", b"signed")
     copied = await copy(pushed.reference, other_registry, repository, options=options)
@@ -85,7 +85,7 @@ async def test_an_index_is_copied_with_all_its_images(
         data = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
         index = Document(INDEX, digest_of_bytes(data), data)
         await source.write_manifest(index, "")
-        sbom = await attach_to(source, second.digest, SBOM, b"{}")
+        sbom = await attach_to(source, second.digest, SBOM, b'{"spdxVersion": "SPDX-2.3"}')
     copied = await copy(
         f"{registry}/{repository}@{index.digest}", other_registry, repository, tag="v1", options=options
     )
@@ -113,7 +113,7 @@ async def test_a_tag_comes_last(
 ) -> None:
     pushed = await push(model, base, registry, repository, options)
     async with open_registry(registry, options) as client:
-        await attach_to(Repository(client, repository), pushed.digest, SBOM, b"{}")
+        await attach_to(Repository(client, repository), pushed.digest, SBOM, b'{"spdxVersion": "SPDX-2.3"}')
     with faulty_proxy(other_registry) as faults:
         await copy(pushed.reference, faults.host, repository, tag="v1", options=options)
         puts = [path.rpartition("/")[2] for method, path, _ in faults.seen if method == "PUT" and "manifests" in path]

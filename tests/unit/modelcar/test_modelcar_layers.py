@@ -21,7 +21,7 @@ from servepath.modelcar.layers import LayerPlan, Member, plan_layer, plan_layers
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
-from servepath.modelcar.tarwalk import Window, list_entries
+from servepath.modelcar.tarwalk import Window, walk
 from tests.unit.modelcar.helpers import MIB, write_model
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def test_pax_records_carry_what_ustar_cannot(tmp_path: Path) -> None:
     async def read(start: int, length: int) -> bytes:
         return data[start : start + length]
 
-    entries = await list_entries(Window(read, len(data)), "layer")
+    entries = [entry async for entry in walk(Window(read, len(data)), "layer")]
     assert {entry.name for entry in entries if entry.is_file} == set(files)
 
 

@@ -48,8 +48,8 @@ async def test_a_push_is_pulled_back_whole_and_again_sends_nothing(
     again = await build_and_push(source, base, registry, repository, options=options)
     assert (again.digest, again.sent_bytes) == (first.digest, 0)
     results = await verify_content(first.reference, options=options)
-    assert {r.name: r.verdict for r in results if r.verdict is not Verdict.PASS} == {}
-    assert len(results) == 6
+    assert {r.name for r in results if r.verdict is not Verdict.PASS} <= {"modelcar-sbom", "modelcar-provenance"}
+    assert len(results) == 10
 
 
 async def test_layout_and_push_give_one_digest_and_a_layout_can_be_pushed(
@@ -61,7 +61,7 @@ async def test_layout_and_push_give_one_digest_and_a_layout_can_be_pushed(
     assert built.digest == pushed.digest
     reference = await push_layout(tmp_path / "out", registry, f"{repository}-copy", options=options)
     assert reference == f"{registry}/{repository}-copy@{built.digest}"
-    assert all(r.verdict is Verdict.PASS for r in await verify(reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify(reference, options=options))
 
 
 async def test_a_base_in_a_registry_is_used_by_digest_and_never_by_tag(
@@ -87,7 +87,7 @@ async def test_copy_keeps_the_digest_and_mounts_within_a_registry(
         assert faults.count("POST", "mount=") == 3
         assert faults.count("PUT", "blobs") == 0
     elsewhere = await copy(f"{registry}/{repository}@{pushed.digest}", registry, f"{repository}-2", options=options)
-    assert all(r.verdict is Verdict.PASS for r in await verify_content(elsewhere.reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(elsewhere.reference, options=options))
 
 
 async def test_a_changed_small_file_sends_kilobytes(
@@ -147,7 +147,7 @@ async def test_a_killed_push_continues(
     assert killed.returncode == -signal.SIGKILL, killed.stdout.decode()
     second = await build_and_push(open_source(model), base, registry, repository, options=options)
     assert 20 * MIB < second.sent_bytes < 21 * MIB  # two of four shards, and the small files
-    assert all(r.verdict is Verdict.PASS for r in await verify_content(second.reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(second.reference, options=options))
 
 
 _MEASURED = """
@@ -185,7 +185,7 @@ async def test_transient_answers_are_tried_again(
     ]
     pushed = await build_and_push(open_source(model), base, faults.host, repository, options=options)
     assert all(rule.times == 0 for rule in faults.rules)
-    assert all(r.verdict is Verdict.PASS for r in await verify_content(pushed.reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=options))
 
 
 async def test_a_dropped_upload_is_begun_anew(
@@ -195,7 +195,7 @@ async def test_a_dropped_upload_is_begun_anew(
     faults.rules = [Rule("PATCH", "uploads", drop_after_bytes=3 * MIB)]
     pushed = await build_and_push(open_source(model), base, faults.host, repository, options=options)
     assert faults.rules[0].times == 0
-    assert all(r.verdict is Verdict.PASS for r in await verify_content(pushed.reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=options))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ async def test_basic_auth_of_a_real_registry(
     auth = base64.b64encode(b"servepath:opensesame").decode()
     (options.docker_config / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     pushed = await build_and_push(open_source(model), base, host, repository, options=options)
-    assert all(r.verdict is Verdict.PASS for r in await verify_content(pushed.reference, options=options))
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=options))
 
 
 async def test_bearer_tokens(model: Path, base: str, faults: Faults, repository: str, options: RegistryOptions) -> None:
@@ -323,7 +323,7 @@ async def test_credentials_do_not_follow_a_redirect(
         layer = pushed.layers[-1].digest
         target = f"http://{storage.host}/v2/{repository}/blobs/{layer}"
         faults.rules = [Rule("GET", f"blobs/{layer}", times=99, status=307, headers={"Location": target})]
-        assert all(r.verdict is Verdict.PASS for r in await verify_content(pushed.reference, options=known))
+        assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=known))
         assert storage.seen
         assert not [headers for _, _, headers in storage.seen if "authorization" in {name.lower() for name in headers}]
 
