@@ -129,6 +129,12 @@ def unit_ratios(blocks: Sequence[BlockValues], statistic: Statistic) -> tuple[fl
     return tuple(path_s / baseline_s for path_s, baseline_s in both if path_s > 0 and baseline_s > 0)
 
 
+def unit_values_s(blocks: Sequence[BlockValues], statistic: Statistic) -> tuple[float, ...]:
+    """The statistic of the baseline in each unit, in seconds, without those that are 0."""
+    values = (percentile(unit.baseline_s, PERCENTS[statistic]) for unit in joined(blocks, MIN_VALUES[statistic]))
+    return tuple(value for value in values if value > 0)
+
+
 def joined(blocks: Sequence[BlockValues], min_values: int) -> tuple[BlockValues, ...]:
     """Consecutive blocks joined until each unit has enough values of both paths; a rest joins the last unit."""
     units: list[BlockValues] = []
