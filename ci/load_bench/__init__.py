@@ -1,0 +1,1 @@
+"""The load generator against GuideLLM: their definitions point by point, and what each costs the machine."""
