@@ -33,6 +33,7 @@ from servepath.modelcar.hub import HubOptions, download
 from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
 from servepath.platform import checking
+from servepath.report.diagnostics import read_quotes
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
 from servepath.report.write import load_report, write_report
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from servepath.bench.capacity import SweepDesign
     from servepath.modelcar.model import Modelcar, ModelSource, Progress
     from servepath.stages import Stages
 
@@ -79,6 +81,7 @@ class E2eRequest:
         build: how the modelcar is made.
         plan: the benchmark's design.
         slo: the objectives, None for none.
+        sweep: the rates to try for the highest that meets the objectives (the default ones without `slo`), or None.
         lifecycle: what is measured of starts, stops and updates, None for nothing.
         keep: leave what was deployed.
     """
@@ -103,6 +106,7 @@ class E2eRequest:
     build: BuildOptions = field(default_factory=BuildOptions)
     plan: BenchPlan = field(default_factory=BenchPlan)
     slo: Slo | None = None
+    sweep: SweepDesign | None = None
     lifecycle: measuring.LifecycleRequest | None = None
     keep: bool = False
 
@@ -380,6 +384,9 @@ class _Job:
         comparison = await measuring.bench(stages, cluster, endpoints, request.plan)
         slo = evaluate(comparison, request.slo) if request.slo else ()
         self.report = replace(self.report, comparison=comparison, slo=slo)
+        if request.sweep is not None:
+            sweep = await measuring.sweep(stages, endpoints, request.plan, request.slo or Slo(), request.sweep)
+            self.report = replace(self.report, sweep=sweep)
         if request.lifecycle is not None:
             lifecycle = await measuring.lifecycle(stages, cluster, spec, request.lifecycle)
             self.report = replace(self.report, lifecycle=lifecycle)
@@ -392,7 +399,10 @@ class _Job:
         """Keep what a failed run needs to be understood."""
         if self.cluster is not None and self.spec is not None and self.report.failures:
             with self.stages.stage("diagnostics"):
-                await collect(self.cluster, self.spec.namespace, self.request.report_directory / DIAGNOSTICS)
+                directory = self.request.report_directory
+                await collect(self.cluster, self.spec.namespace, directory / DIAGNOSTICS)
+                quotes = await anyio.to_thread.run_sync(read_quotes, directory, DIAGNOSTICS)
+                self.report = replace(self.report, quotes=quotes)
 
     async def delete(self) -> None:
         """Delete what was deployed, unless it is to be kept."""

@@ -45,6 +45,8 @@ def _run_cases(document: dict[str, Any]) -> Iterable[_Case]:
     error = document["error"]
     duration_s = max((stage["start_s"] + stage["duration_s"] for stage in document["stages"]), default=0.0)
     detail = _lines({key: error[key] for key in ("where", "expected", "next_command")}) if error else ""
+    if error:
+        detail = "\n\n".join([detail, *(_quoted(quote) for quote in document["diagnostics"])])
     yield _Case("run", "comes to its end", duration_s, failure=error["what"] if error else "", detail=detail)
 
 
@@ -106,6 +108,10 @@ def _add(suite: Element, case: _Case) -> None:
         SubElement(element, "failure", message=case.failure).text = case.detail
     elif case.skipped:
         SubElement(element, "skipped", message=case.skipped)
+
+
+def _quoted(quote: dict[str, Any]) -> str:
+    return "\n".join([f"{quote['about']} ({quote['file']}):", *quote["lines"]])
 
 
 def _lines(values: dict[str, str]) -> str:

@@ -33,6 +33,7 @@ def markdown_page(document: dict[str, Any]) -> str:
     parts = [
         _title(document),
         _failures(document),
+        _diagnostics(document["diagnostics"]),
         _comparison(document["comparison"]) if document["comparison"] else "",
         _slo(document["slo"]),
         _checks(document["checks"]),
@@ -58,6 +59,11 @@ def _failures(document: dict[str, Any]) -> str:
             if error[key]
         ]
     return "\n".join(lines)
+
+
+def _diagnostics(quotes: Sequence[dict[str, Any]]) -> str:
+    parts = [f"{cell(one['about'])} ({code(one['file'])}):\n\n{code_block(one['lines'])}" for one in quotes]
+    return "\n\n".join(["### What the cluster said", *parts]) if parts else ""
 
 
 def _comparison(comparison: dict[str, Any]) -> str:
@@ -170,6 +176,14 @@ def cell(text: str) -> str:
     one_line = " ".join(str(text).split())
     cut = one_line if len(one_line) <= MAX_CELL_CHARS else one_line[:MAX_CELL_CHARS] + "…"
     return cut.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+
+
+def code_block(lines: Sequence[str]) -> str:
+    """Lines as a block of code, its fence longer than any run of backticks in them."""
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join([fence, *(" ".join(line.split()) for line in lines), fence])
 
 
 def code(text: str) -> str:
