@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from servepath.modelcar.facts import ModelcarFacts
-    from servepath.modelcar.write import WrittenLayer
+    from servepath.modelcar.write_layers import WrittenLayer
 
 CONFIG = "application/vnd.cncf.model.config.v1+json"
 WEIGHTS = "application/vnd.cncf.model.weight.v1.tar"
