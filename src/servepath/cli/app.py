@@ -24,6 +24,8 @@ Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 S
 
 COMMANDS = {
     "modelcar": "servepath.cli.modelcar:modelcar_command",
+    "verify": "servepath.cli.images:verify_command",
+    "copy": "servepath.cli.images:copy_command",
     "cluster": "servepath.cli.cluster:cluster_command",
     "platform": "servepath.cli.cluster:platform_command",
     "deploy": "servepath.cli.serving:deploy_command",

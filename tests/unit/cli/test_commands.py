@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.unit.cli.conftest import Servepath
 
-COMMANDS = ("modelcar", "cluster", "platform", "deploy", "delete", "smoke", "bench", "report", "e2e")
+COMMANDS = ("modelcar", "verify", "copy", "cluster", "platform", "deploy", "delete", "smoke", "bench", "report", "e2e")
 DIGEST = f"sha256:{'0' * 64}"
 
 
@@ -56,6 +56,10 @@ def test_every_command_explains_itself(servepath: Servepath, command: str) -> No
         (["smoke", "--kubeconfig", "k", "--report", __file__], 3, "the report cannot be written"),
         (["bench", "--kubeconfig", "k", "--report", f"{__file__}/x"], 3, "the report cannot be written"),
         (["cluster", "--kubeconfig", "k", "--diagnostics", __file__], 3, "File exists"),
+        (["verify", "registry.example/a/b:v1"], 3, "named by tag"),
+        (["verify", f"registry.example/a/b@{DIGEST}", "--require", "love"], 2, "expected sbom or provenance"),
+        (["copy", "registry.example/a/b:v1", "registry.example/c"], 3, "named by tag"),
+        (["copy", f"registry.example/a/b@{DIGEST}", "registry.example"], 2, "expected HOST/REPOSITORY"),
         (["frobnicate"], 2, "No such command"),
     ],
 )
