@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,9 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
     """
     settings = options or RegistryOptions()
     async with open_bases(base, settings, build.platforms) as bases, open_registry(registry, settings) as client:
-        await client.ping()
         target = Repository(client, repository)
+        if not _was_pushed_to(target, bases):
+            await client.ping()
         plan = await to_thread.run_sync(plan_modelcar, source, bases, build)
         written = await write_modelcar(
             target, plan, tag=tag, cache=settings.cache, limit=settings.uploads, progress=progress
@@ -184,6 +186,12 @@ async def open_bases(
     async with open_registry(reference.registry, options) as client:
         repository = Repository(client, reference.repository)
         yield tuple([await read_base(repository, reference.digest, platform=platform) for platform in wanted])
+
+
+def _was_pushed_to(target: Repository, bases: Sequence[BaseImage]) -> bool:
+    """Tell whether an earlier push went there: then it is a registry, and every request counts."""
+    holders = partial(target.registry.options.cache.holders, target.registry.host)
+    return any(target.name in holders(layer.digest) for base in bases for layer in base.layers)
 
 
 def _modelcar(source: ModelSource, plan: ModelcarPlan, written: WrittenModelcar, reference: str) -> Modelcar:

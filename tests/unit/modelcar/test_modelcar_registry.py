@@ -112,12 +112,12 @@ async def test_uploads_in_chunks(
     plan = plan_layer({"models/x": path})
     async with open_registry(registry, replace(options, chunk_bytes=chunk_bytes)) as client:
         target = Repository(client, repository)
-        digest = await target.write_blob(plan, "", lambda _: None)
+        digest = (await target.write_blob(plan, "", lambda _: None)).digest
         descriptor = Descriptor("application/vnd.oci.image.layer.v1.tar", digest, plan.size_bytes)
         assert await target.has_blob(descriptor)
         read = b"".join([chunk async for chunk in target.blob(descriptor).open(lambda _: None)])
         assert read == b"".join([chunk async for chunk in plan.open(lambda _: None)])
-        assert await target.write_blob(plan, digest, lambda _: None) == digest
+        assert (await target.write_blob(plan, digest, lambda _: None)).digest == digest
 
 
 _KILLED = """
