@@ -27,6 +27,7 @@ from ci.node.models import prepare_smollm2
 from ci.node.prepared import prepare, prepared
 from ci.node.tiny_model import TINY_NAME, write_tiny_model
 from servepath import e2e
+from servepath.bench.capacity import SweepDesign
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.cli.defaults import run_info
 from servepath.cli.output import console_line
@@ -67,6 +68,7 @@ class Choices:
         profile: what one engine may use.
         keep: leave the node up and both paths deployed.
         plan: the benchmark's design.
+        sweep: the rates to try for the highest that meets the objectives, or None.
         lifecycle: also measure updates, stops, starts and the control plane.
     """
 
@@ -78,6 +80,7 @@ class Choices:
     profile: str
     keep: bool
     plan: BenchPlan
+    sweep: SweepDesign | None = None
     lifecycle: bool = False
 
 
@@ -103,7 +106,10 @@ class Handover:
         stages = tuple(StageTiming(**{**one, "verdict": Verdict(one["verdict"])}) for one in fields["stages"])
         plan = fields["choices"]["plan"]
         plan = BenchPlan(**{**plan, "arrivals": Arrivals(plan["arrivals"])})
-        choices = Choices(**{**fields["choices"], "plan": plan})
+        sweep = fields["choices"]["sweep"]
+        if sweep is not None:
+            sweep = SweepDesign(**{**sweep, "rates_per_s": tuple(sweep["rates_per_s"])})
+        choices = Choices(**{**fields["choices"], "plan": plan, "sweep": sweep})
         return cls(**{**fields, "choices": choices, "stages": stages})
 
 
@@ -348,6 +354,7 @@ def _request(started: _Started, handover: Handover) -> e2e.E2eRequest:
         gateway_class=started.gateway.gateway_class,
         gateway_url=started.gateway.url,
         plan=choices.plan,
+        sweep=choices.sweep,
         lifecycle=_lifecycle(started) if choices.lifecycle else None,
         keep=True,  # the whole node goes away, unless it is to be kept with what runs on it
     )

@@ -26,7 +26,10 @@ from servepath.cli.plan import (
     RatePerS,
     RequestsPerBlock,
     Seed,
+    Sweeping,
+    UsdPerHour,
     plan_of,
+    sweep_of,
 )
 from servepath.cli.progress import show_stages
 from servepath.cli.running import INTERRUPTED_EXIT_CODE, run
@@ -65,6 +68,8 @@ def e2e_command(
     budget_s: BudgetS = 60.0,
     report: ReportDirectory = Path("report"),
     *,
+    sweep: Sweeping = False,
+    usd_per_hour: UsdPerHour = None,
     lifecycle: MeasureLifecycle = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the node up and say how to use it.")] = False,
 ) -> None:
@@ -88,6 +93,7 @@ def e2e_command(
         expected_answer="" if is_tiny else expected_answer,
         profile=profile_named(profile_name).name,
         keep=keep,
+        sweep=sweep_of(usd_per_hour, wanted=sweep),
         lifecycle=lifecycle,
         plan=plan_of(
             blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from servepath.bench.compare import compare
 from servepath.bench.instrument import measure_instrument
+from servepath.bench.sweep import sweep as sweep_rates
 from servepath.errors import ClusterError
 from servepath.lifecycle.measure import measure_lifecycle
 from servepath.serving.direct import direct_endpoint
@@ -15,9 +16,12 @@ from servepath.serving.model import ServingPath
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from servepath.bench.capacity import Sweep, SweepDesign
     from servepath.bench.compare import BenchProgress
     from servepath.bench.instrument import Instrument
     from servepath.bench.model import BenchPlan, Comparison
+    from servepath.bench.slo import Slo
+    from servepath.bench.sweep import SweepProgress
     from servepath.cluster.model import Cluster
     from servepath.lifecycle.footprint import Footprint
     from servepath.lifecycle.measure import Evict, LifecyclePlan
@@ -72,6 +76,26 @@ async def bench(
         comparison = await compare(named, plan, show)
         note(comparison.headline + not_direct)
         return comparison
+
+
+async def sweep(
+    stages: Stages, endpoints: Mapping[ServingPath, Endpoint], plan: BenchPlan, slo: Slo, design: SweepDesign
+) -> Sweep:
+    """Look for the highest rate at which each path meets the objectives."""
+
+    def show(progress: SweepProgress) -> None:
+        point = progress.point
+        met = "met" if point.meets_slo else "missed"
+        note(f"{point.path} at {point.rate_per_s:g}/s: objectives {met}; {progress.elapsed_s:.0f} s")
+
+    with stages.stage("sweep") as note:
+        named = {str(path): endpoints[path] for path in (BASELINE, ServingPath.KSERVE)}
+        measured = await sweep_rates(named, plan, slo, design, show)
+        knees = [
+            f"{knee.path} {'none' if knee.rate_per_s is None else f'{knee.rate_per_s:g}/s'}" for knee in measured.knees
+        ]
+        note(f"highest rate that meets the objectives: {', '.join(knees)}")
+        return measured
 
 
 async def lifecycle(stages: Stages, cluster: Cluster, spec: ServingSpec, request: LifecycleRequest) -> Lifecycle:

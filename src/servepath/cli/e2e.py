@@ -40,7 +40,10 @@ from servepath.cli.plan import (
     RatePerS,
     RequestsPerBlock,
     Seed,
+    Sweeping,
+    UsdPerHour,
     plan_of,
+    sweep_of,
 )
 from servepath.cli.progress import show_stages
 from servepath.cli.running import run
@@ -82,6 +85,8 @@ def e2e_command(
     slo: Annotated[
         bool, typer.Option("--slo", help="Gate on the objectives: TTFT p95 250 ms, ITL p95 20 ms, E2E p95 1.5 s.")
     ] = False,
+    sweep: Sweeping = False,
+    usd_per_hour: UsdPerHour = None,
     lifecycle: MeasureLifecycle = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave both paths deployed.")] = False,
 ) -> None:
@@ -93,6 +98,7 @@ def e2e_command(
     plan = plan_of(
         blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s
     )
+    sweep_design = sweep_of(usd_per_hour, wanted=sweep)
     origin_unix_s = time.time()
 
     async def work() -> Report:
@@ -117,6 +123,7 @@ def e2e_command(
             build=build_options(),
             plan=plan,
             slo=Slo() if slo else None,
+            sweep=sweep_design,
             lifecycle=LifecycleRequest(LifecyclePlan()) if lifecycle else None,
             keep=keep,
         )

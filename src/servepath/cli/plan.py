@@ -6,7 +6,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from servepath.bench.capacity import SweepDesign
 from servepath.bench.model import BenchPlan
+from servepath.errors import UsageError
 
 Blocks: TypeAlias = Annotated[
     int, typer.Option(help="Fewest blocks; in each, every path is loaded once, in random order.")
@@ -24,6 +26,13 @@ BudgetS: TypeAlias = Annotated[
     float, typer.Option(help="No block is taken that would end later, in seconds; the fewest blocks are taken anyway.")
 ]
 
+Sweeping: TypeAlias = Annotated[
+    bool, typer.Option("--sweep", help="Also look for the highest rate that meets the objectives: 5 minutes at most.")
+]
+UsdPerHour: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Price of what serves one path, in US dollars per hour: --sweep then states costs."),
+]
 MeasureLifecycle: TypeAlias = Annotated[
     bool,
     typer.Option(
@@ -31,6 +40,19 @@ MeasureLifecycle: TypeAlias = Annotated[
         help="Also measure updates under load, stops, starts, the control plane and the model's way in: minutes more.",
     ),
 ]
+
+
+def sweep_of(usd_per_hour: float | None, *, wanted: bool) -> SweepDesign | None:
+    """Give the sweep that the options describe, None where none is wanted.
+
+    Raises:
+        UsageError: a price without a sweep, or none that could be.
+    """
+    if wanted:
+        return SweepDesign(usd_per_hour=usd_per_hour)
+    if usd_per_hour is not None:
+        raise UsageError("a price alone gives no cost", where="--usd-per-hour", expected="--sweep with it")
+    return None
 
 
 def plan_of(

@@ -21,6 +21,7 @@ import pytest
 from ci.node import e2e, holder
 from ci.node.e2e import Choices, Handover, Job, do_job, run_tied
 from ci.node.layout import Layout
+from servepath.bench.capacity import SweepDesign
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict
@@ -92,6 +93,13 @@ def test_a_handover_is_read_as_it_was_written(handover: Handover, tmp_path: Path
     assert again == handover
     assert isinstance(again.choices.plan.arrivals, Arrivals)
     assert [stage.verdict is Verdict.FAIL for stage in again.stages] == [False, True]
+
+
+def test_a_sweep_is_handed_over(handover: Handover, tmp_path: Path) -> None:
+    design = SweepDesign(rates_per_s=(0.5, 1.0), usd_per_hour=3.6)
+    told = replace(handover, choices=replace(handover.choices, sweep=design, lifecycle=True))
+    told.write(tmp_path / "handover.json")
+    assert Handover.read(tmp_path / "handover.json") == told
 
 
 def test_work_that_ends_gives_its_result_while_standard_input_is_open(tmp_path: Path) -> None:
