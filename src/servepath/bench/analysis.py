@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from servepath.bench.crosscheck import token_notes
 from servepath.bench.model import BenchPlan, ClientHealth, Comparison, Distribution, Metric, PathSummary, Statistic
 from servepath.bench.pairing import paired_ratios, values_by_block
 from servepath.bench.slo import meets_objectives
@@ -42,14 +43,16 @@ def analyse(
     values = values_by_block(samples)
     ratios = tuple(ratio for statistic in Statistic for ratio in paired_ratios(values, plan, statistic, names=names))
     client = client_health(samples, plan)
+    summaries = tuple(summarise(name, [one for one in samples if one.path == name]) for name in names)
+    finding = headline(ratios, client, plan, baseline=baseline, others=others)
     return Comparison(
         plan=plan,
         baseline=baseline,
         order=tuple(order),
-        summaries=tuple(summarise(name, [one for one in samples if one.path == name]) for name in names),
+        summaries=summaries,
         ratios=ratios,
         client=client,
-        headline=headline(ratios, client, plan, baseline=baseline, others=others),
+        headline="; ".join([finding, *(note for summary in summaries for note in token_notes(summary, plan))]),
         samples=tuple(samples),
         stopped=stopped,
     )
