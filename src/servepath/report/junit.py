@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, tostring  # writing only
 
+from servepath.report.format import objective_value
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,6 +26,7 @@ class _Case:
 
 def junit_xml(document: dict[str, Any]) -> str:
     """The XML text, with its declaration."""
+    properties = dict(_properties(document))
     suites = {
         "run": list(_run_cases(document)),
         "stages": list(_stage_cases(document)),
@@ -34,8 +37,11 @@ def junit_xml(document: dict[str, Any]) -> str:
     root = Element("testsuites", {"name": "servepath", **_counts(cases)})
     for name, group in suites.items():
         if group:
-            attributes = {"name": name, "timestamp": document["run"]["started_at"], **_counts(group)}
-            suite = SubElement(root, "testsuite", attributes)
+            attributes = {"name": name, "timestamp": document["run"]["started_at"], "skipped": _skipped(group)}
+            suite = SubElement(root, "testsuite", {**attributes, **_counts(group)})
+            listed = SubElement(suite, "properties")
+            for key, value in properties.items():
+                SubElement(listed, "property", name=key, value=value)
             for case in group:
                 _add(suite, case)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="unicode") + "\n"
@@ -89,7 +95,8 @@ def _benchmark_cases(document: dict[str, Any]) -> Iterable[_Case]:
         late = "" if comparison["client"]["kept_schedule"] else comparison["headline"]
         yield _Case("benchmark.client", "keeps its schedule", 0.0, skipped=late)
     for one in document["slo"]:
-        failure = f"seen {one['seen']}, allowed {one['limit']}"
+        seen, limit = (objective_value(one["objective"], one[key]) for key in ("seen", "limit"))
+        failure = f"seen {seen}, allowed {limit}"
         yield _Case(f"benchmark.{one['path']}", one["objective"], 0.0, failure="" if one["met"] else failure)
 
 
@@ -97,15 +104,31 @@ def _counts(cases: list[_Case]) -> dict[str, str]:
     return {
         "tests": str(len(cases)),
         "failures": str(sum(bool(case.failure) for case in cases)),
-        "skipped": str(sum(bool(case.skipped) for case in cases)),
+        "errors": "0",
         "time": f"{sum(case.time_s for case in cases):.3f}",
     }
+
+
+def _skipped(cases: list[_Case]) -> str:
+    return str(sum(bool(case.skipped) for case in cases))
+
+
+def _properties(document: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """What ran, as the properties of every suite."""
+    run, modelcar = document["run"], document["modelcar"]
+    yield "command", run["command"]
+    yield "git_revision", run["git_revision"]
+    yield "lock_digest", run["lock_digest"]
+    if modelcar:
+        yield "modelcar", modelcar["reference"]
+    yield from ((f"engine.{one['path']}", one["engine_image"]) for one in document["deployments"])
+    yield from ((f"node.{key}", str(value)) for key, value in run["node"].items())
 
 
 def _add(suite: Element, case: _Case) -> None:
     element = SubElement(suite, "testcase", classname=case.classname, name=case.name, time=f"{case.time_s:.3f}")
     if case.failure:
-        SubElement(element, "failure", message=case.failure).text = case.detail
+        SubElement(element, "failure", message=case.failure, type="failure").text = case.detail
     elif case.skipped:
         SubElement(element, "skipped", message=case.skipped)
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from servepath.report import answer
 from servepath.report.format import (
     METRIC_NAMES,
     duration,
     fact,
     fact_name,
     latency,
+    measured,
     objective_name,
     objective_value,
-    ratio_interval,
+    percent,
+    percent_interval,
     short_digest,
     size,
 )
+from servepath.report.markdown_text import cell, code, code_block, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MAX_CELL_CHARS = 300
+# GitHub takes a step summary of at most 1 MiB.
+MAX_PAGE_BYTES = 1_000_000
 MARKS = {
     "pass": "\N{WHITE HEAVY CHECK MARK}",
     "fail": "\N{CROSS MARK}",
@@ -36,17 +41,33 @@ def markdown_page(document: dict[str, Any]) -> str:
         _diagnostics(document["diagnostics"]),
         _comparison(document["comparison"]) if document["comparison"] else "",
         _slo(document["slo"]),
+        _sweep(document["sweep"]) if document["sweep"] else "",
+        _lifecycle(document["lifecycle"]) if document["lifecycle"] else "",
+        _instrument(document["instrument"]) if document["instrument"] else "",
         _checks(document["checks"]),
         _stages(document["stages"]),
         _what_ran(document),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(_that_fit([part for part in parts if part])) + "\n"
+
+
+def _that_fit(parts: Sequence[str]) -> Iterable[str]:
+    """The parts in their order, as many as a step summary can hold, and a word about the others."""
+    room = MAX_PAGE_BYTES
+    for part in parts:
+        room -= len(part.encode()) + 2
+        if room < 0:
+            yield "The rest is in `report.html`: a step summary holds no more."
+            return
+        yield part
 
 
 def _title(document: dict[str, Any]) -> str:
-    comparison = document["comparison"]
-    line = f"\n\n**{cell(comparison['headline'])}**" if comparison else ""
-    return f"## {MARKS[document['verdict']]} servepath: {document['verdict']}{line}"
+    line = "" if document["failures"] else f"\n\n**{cell(answer.one_line(document))}**"
+    glance = " · ".join(cell(fact) for fact in answer.facts(document))
+    return f"## {MARKS[document['verdict']]} servepath: {document['verdict']}{line}" + (
+        f"\n\n{glance}" if glance else ""
+    )
 
 
 def _failures(document: dict[str, Any]) -> str:
@@ -67,41 +88,107 @@ def _diagnostics(quotes: Sequence[dict[str, Any]]) -> str:
 
 
 def _comparison(comparison: dict[str, Any]) -> str:
-    baseline = comparison["baseline"]
     rows = []
     for path in comparison["paths"]:
         for metric, name in METRIC_NAMES.items():
             seen = path["latency"].get(metric)
             if seen:
-                ratio = next(
-                    (r for r in comparison["ratios"] if (r["path"], r["metric"]) == (path["path"], metric)), None
-                )
-                against = ratio_interval(ratio["ratio"], ratio["ratio_low"], ratio["ratio_high"]) if ratio else ""
                 percentiles = [latency(seen[key]) for key in ("p50_s", "p95_s", "p99_s")]
-                rows.append([path["path"], name, *percentiles, str(seen["sample_count"]), against])
+                rows.append([path["path"], name, *percentiles, str(seen["sample_count"])])
+    ratios = [
+        [
+            f"{one['path']} against {one['baseline']}",
+            f"{METRIC_NAMES[one['metric']]} {one['statistic']}",
+            percent(one["ratio"]),
+            percent_interval(one["ratio_low"], one["ratio_high"]),
+            "a difference" if one["differs"] else f"none found; {one['detectable_percent']:.1f}% would have been",
+            str(one["block_count"]),
+        ]
+        for one in comparison["ratios"]
+    ]
     throughput = [
         [
             path["path"],
             f"{path['output_tokens_per_s']:.1f}",
             f"{path['completed_requests_per_s']:.2f}",
             f"{path['error_count']} of {path['request_count']}",
+            ", ".join(f"{count} {name}" for name, count in path["errors"].items()),
         ]
         for path in comparison["paths"]
     ]
     plan = comparison["plan"]
     note = (
-        f"{plan['blocks']} randomised blocks of {plan['requests_per_block']} requests per path, "
+        f"{cell(comparison['headline'])}. {len(comparison['order'])} randomised blocks of "
+        f"{plan['requests_per_block']} requests per path, "
         f"{plan['output_tokens']} output tokens, offered rate {plan['rate_per_s']:g}/s, latency from the intended "
-        f"send time; intervals hold jointly with {plan['confidence']:.0%} confidence."
+        f"send time; intervals hold jointly with {plan['confidence']:.0%} confidence. {cell(comparison['stopped'])}"
     )
-    return "\n\n".join(
-        (
-            "### Latency",
-            table(["path", "metric", "p50", "p95", "p99", "samples", f"median against {baseline}"], rows),
-            table(["path", "output tokens/s", "good requests/s", "failed requests"], throughput),
-            note,
-        )
-    )
+    parts = [
+        "### The paths side by side",
+        table(["comparison", "latency", "difference", "interval", "found", "blocks"], ratios) if ratios else "",
+        table(["path", "latency", "p50", "p95", "p99", "samples"], rows),
+        table(["path", "output tokens/s", "requests/s", "failed requests", ""], throughput),
+        note.strip(),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _sweep(sweep: dict[str, Any]) -> str:
+    knees = [
+        [
+            one["path"],
+            "none" if one["rate_per_s"] is None else f"{one['rate_per_s']:.3g}/s",
+            "not reached" if one["next_rate_per_s"] is None else f"{one['next_rate_per_s']:.3g}/s",
+            f"{one['goodput_requests_per_s']:.2f}",
+            f"{one['output_tokens_per_s']:.1f}",
+            f"{one['cost']['usd_per_1k_requests']:.3g}" if one["cost"] else "no price",
+            f"{one['cost']['usd_per_1m_output_tokens']:.3g}" if one["cost"] else "no price",
+            str(one["request_count"]),
+        ]
+        for one in sweep["knees"]
+    ]
+    head = ["path", "highest rate", "first miss", "good requests/s", "tokens/s", "$ per 1k requests", "$ per 1M tokens"]
+    title = "### How far each path goes within its objectives"
+    return "\n\n".join([title, table([*head, "requests"], knees), cell(sweep["stopped"])]).strip()
+
+
+def _lifecycle(lifecycle: dict[str, Any]) -> str:
+    rows = [
+        [one["name"].replace("_", " "), one["subject"], measured(one["value"], one["unit"]), str(one["sample_count"])]
+        for one in lifecycle["measurements"]
+    ]
+    rollouts = [
+        [
+            one["path"],
+            one["strategy"],
+            f"{one['failed_count']} of {one['request_count']}",
+            duration(one["downtime_s"]),
+            duration(one["duration_s"]),
+        ]
+        for one in lifecycle["rollouts"]
+    ]
+    parts = [
+        "### What KServe gives, and what it takes",
+        table(["", "of", "median", "samples"], rows) if rows else "",
+        table(["update under load", "strategy", "failed requests", "downtime", "took"], rollouts) if rollouts else "",
+        "\n".join(f"- not measured: {cell(one)}" for one in lifecycle["skipped"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _instrument(instrument: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(one["streams"]),
+            *(latency(one[key]) for key in ("ttft_overhead_p50_s", "ttft_overhead_p95_s", "itl_overhead_p95_s")),
+            f"{one['cpu_share']:.0%}",
+            f"{one['tokens_per_s']:.0f}",
+            str(one["request_count"]),
+        ]
+        for one in instrument["points"]
+    ]
+    head = ["streams at once", "TTFT p50", "TTFT p95", "ITL p95", "CPU", "tokens/s", "requests"]
+    return "### What the client itself adds\n\n" + table(head, rows)
 
 
 def _slo(objectives: Sequence[dict[str, Any]]) -> str:
@@ -163,34 +250,3 @@ def _what_ran(document: dict[str, Any]) -> str:
     ]
     rows += [[fact_name(key), fact(key, value)] for key, value in run["node"].items()]
     return "### What ran\n\n" + table(["", ""], rows)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; cells are escaped and cut."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Text that stays in its cell: one line, no pipe, no HTML, at most `MAX_CELL_CHARS` characters."""
-    one_line = " ".join(str(text).split())
-    cut = one_line if len(one_line) <= MAX_CELL_CHARS else one_line[:MAX_CELL_CHARS] + "…"
-    return cut.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
-
-
-def code_block(lines: Sequence[str]) -> str:
-    """Lines as a block of code, its fence longer than any run of backticks in them."""
-    fence = "```"
-    while any(fence in line for line in lines):
-        fence += "`"
-    return "\n".join([fence, *(" ".join(line.split()) for line in lines), fence])
-
-
-def code(text: str) -> str:
-    """Text as inline code, on one line, with a fence longer than any run of backticks in it."""
-    one_line = " ".join(str(text).split())
-    fence = "`"
-    while fence in one_line:
-        fence += "`"
-    pad = " " if "`" in one_line else ""
-    return f"{fence}{pad}{one_line}{pad}{fence}"

@@ -20,7 +20,8 @@ from servepath.errors import CheckFailedError, InputError
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.report.document import REDACTED, document_of
 from servepath.report.junit import junit_xml
-from servepath.report.markdown import cell, code, markdown_page
+from servepath.report.markdown import markdown_page
+from servepath.report.markdown_text import cell, code
 from servepath.report.model import Report, report_error
 from servepath.report.recompute import recompute
 from servepath.report.samples import KeptSamples
