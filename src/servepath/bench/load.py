@@ -16,7 +16,7 @@ import httpx
 
 from servepath.bench.model import Arrivals, BenchPlan, ErrorClass, Sample
 from servepath.bench.sse import ContentCounter, StreamFormatError
-from servepath.bench.transport import LeanTransport
+from servepath.bench.transport import LeanTransport, MalformedResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -150,6 +150,8 @@ async def send(
         error, detail = ErrorClass.CONNECT, _words_of(failure)
     except (TimeoutError, httpx.TimeoutException):
         error, detail = ErrorClass.TIMEOUT, f"no end within {plan.request_timeout_s:g} s"
+    except MalformedResponseError as failure:
+        error, detail = ErrorClass.MALFORMED, _words_of(failure)
     except httpx.TransportError as failure:
         error, detail = ErrorClass.TRUNCATED, _words_of(failure)
     return Sample(

@@ -31,6 +31,10 @@ HEAD_END = b"\r\n\r\n"
 HEX_DIGITS = re.compile(rb"[0-9a-fA-F]{1,15}")
 
 
+class MalformedResponseError(httpx.RemoteProtocolError):
+    """The bytes of a response are no HTTP/1.1; a connection that only ended too early is none of these."""
+
+
 @dataclass(slots=True, eq=False)
 class _Connection:
     """An open connection; `received` holds what was read beyond the current message part."""
@@ -88,7 +92,8 @@ class LeanTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.ConnectError: no connection could be opened.
             httpx.ConnectTimeout: none was open in time.
-            httpx.TransportError: the connection broke, or the response is no HTTP/1.1.
+            httpx.TransportError: the connection broke or ended too early.
+            MalformedResponseError: the response is no HTTP/1.1.
         """
         origin = (request.url.host, request.url.port or 80)
         idle = self._idle.setdefault(origin, [])
@@ -181,7 +186,7 @@ async def _chunked(connection: _Connection) -> AsyncIterator[bytes]:
             if not size or len(received) < content_end + 2:
                 break
             if received[content_end : content_end + 2] != b"\r\n":
-                raise httpx.RemoteProtocolError("a chunk of the response does not end where its size says")
+                raise MalformedResponseError("a chunk of the response does not end where its size says")
             contents.append(received[line_end + 2 : content_end])
             at = content_end + 2
         connection.received = received[at:]
@@ -192,14 +197,14 @@ async def _chunked(connection: _Connection) -> AsyncIterator[bytes]:
             await _skip_trailers(connection)
             return
         if line_end < 0 and len(connection.received) > MAX_SIZE_LINE_BYTES:
-            raise httpx.RemoteProtocolError("a chunk of the response has no size")
+            raise MalformedResponseError("a chunk of the response has no size")
         await connection.more()
 
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
     if not HEX_DIGITS.fullmatch(digits):
-        raise httpx.RemoteProtocolError(f"a chunk of the response has the size {line[:40]!r}")
+        raise MalformedResponseError(f"a chunk of the response has the size {line[:40]!r}")
     return int(digits, 16)
 
 
@@ -208,7 +213,7 @@ async def _skip_trailers(connection: _Connection) -> None:
     connection.received = connection.received[connection.received.index(b"\r\n") :]
     while (end := connection.received.find(HEAD_END)) < 0:
         if len(connection.received) > MAX_HEAD_BYTES:
-            raise httpx.RemoteProtocolError("the trailers of the response do not end")
+            raise MalformedResponseError("the trailers of the response do not end")
         await connection.more()
     connection.received = connection.received[end + len(HEAD_END) :]
 
@@ -246,7 +251,7 @@ async def _read_head(connection: _Connection) -> tuple[int, list[tuple[bytes, by
             connection.received = data
         while (end := connection.received.find(HEAD_END)) < 0:
             if len(connection.received) > MAX_HEAD_BYTES:
-                raise httpx.RemoteProtocolError(f"the head of the response passes {MAX_HEAD_BYTES} bytes")
+                raise MalformedResponseError(f"the head of the response passes {MAX_HEAD_BYTES} bytes")
             await connection.more()
         head, connection.received = connection.received[:end], connection.received[end + len(HEAD_END) :]
         status, headers = _parse_head(head)
@@ -258,12 +263,12 @@ def _parse_head(head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
     status_line, *lines = head.split(b"\r\n")
     version, _, rest = status_line.partition(b" ")
     if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
-        raise httpx.RemoteProtocolError(f"the response begins with {status_line[:80]!r}")
+        raise MalformedResponseError(f"the response begins with {status_line[:80]!r}")
     headers = []
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not name:
-            raise httpx.RemoteProtocolError(f"a header field of the response reads {line[:80]!r}")
+            raise MalformedResponseError(f"a header field of the response reads {line[:80]!r}")
         headers.append((name, value.strip()))
     return int(rest[:3]), headers
 
@@ -280,7 +285,7 @@ def _framing(method: str, status: int, headers: list[tuple[bytes, bytes]]) -> _F
     if b"content-length" not in fields:
         return _Framing(chunked=False, length=None, keep_alive=False)
     if not fields[b"content-length"].isdigit():
-        raise httpx.RemoteProtocolError(f"content-length is {fields[b'content-length'][:40]!r}")
+        raise MalformedResponseError(f"content-length is {fields[b'content-length'][:40]!r}")
     return _Framing(chunked=False, length=int(fields[b"content-length"]), keep_alive=keep_alive)
 
 

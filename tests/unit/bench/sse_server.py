@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ class Behaviour:
     content_type: str = "text/event-stream; charset=utf-8"
     cut_after_tokens: int | None = None
     drop_connection: bool = False
+    reset_after_tokens: int | None = None
+    raw_answer: bytes = b""
     without_content: bool = False
     without_usage: bool = False
     raw_event: str = ""
@@ -88,6 +92,9 @@ async def _answer(stream: SocketStream, behaviour: Behaviour, recorder: Recorder
     body = await _read_request(stream, recorder)
     if behaviour.drop_connection:
         return False
+    if behaviour.raw_answer:
+        await stream.send(behaviour.raw_answer)
+        return False
     if behaviour.status != 200:
         payload = json.dumps({"error": {"message": "no"}}).encode()
         head = (
@@ -101,13 +108,8 @@ async def _answer(stream: SocketStream, behaviour: Behaviour, recorder: Recorder
     await anyio.sleep(behaviour.ttft_s)
     if behaviour.raw_event:
         await _chunk(stream, f"data: {behaviour.raw_event}\n\n".encode())
-    if not behaviour.without_content:
-        for number in range(body["max_tokens"]):
-            if number == behaviour.cut_after_tokens:
-                return False
-            if number:
-                await anyio.sleep(behaviour.itl_s)
-            await _event(stream, {"choices": [{"index": 0, "delta": {"content": f" w{number}"}}]})
+    if not behaviour.without_content and not await _content(stream, behaviour, body["max_tokens"]):
+        return False
     await _event(stream, {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
     if not behaviour.without_usage:
         words = len(body["messages"][0]["content"].split())
@@ -116,6 +118,26 @@ async def _answer(stream: SocketStream, behaviour: Behaviour, recorder: Recorder
     await _chunk(stream, b"data: [DONE]\n\n")
     await stream.send(b"0\r\n\r\n")
     return True
+
+
+async def _content(stream: SocketStream, behaviour: Behaviour, token_count: int) -> bool:
+    """Streams the content; False when the connection is to be closed amid it."""
+    for number in range(token_count):
+        if number == behaviour.cut_after_tokens:
+            return False
+        if number == behaviour.reset_after_tokens:
+            _reset_when_closed(stream)
+            return False
+        if number:
+            await anyio.sleep(behaviour.itl_s)
+        await _event(stream, {"choices": [{"index": 0, "delta": {"content": f" w{number}"}}]})
+    return True
+
+
+def _reset_when_closed(stream: SocketStream) -> None:
+    """Let the kernel answer with RST, as it does for a server that was killed."""
+    lingering = struct.pack("ii", 1, 0)
+    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)  # noqa: S610
 
 
 async def _read_request(stream: SocketStream, recorder: Recorder) -> dict[str, Any]:

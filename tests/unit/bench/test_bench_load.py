@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -126,6 +127,8 @@ async def test_the_request_asks_for_a_stream_of_exact_length_and_says_who_it_is(
         (Behaviour(ttft_s=30), ErrorClass.TIMEOUT, "no end within"),
         (Behaviour(cut_after_tokens=2), ErrorClass.TRUNCATED, "closed"),
         (Behaviour(drop_connection=True), ErrorClass.TRUNCATED, "disconnected"),
+        (Behaviour(reset_after_tokens=2), ErrorClass.TRUNCATED, "reset"),
+        (Behaviour(raw_answer=b"SSH-2.0-OpenSSH_9\r\n\r\n"), ErrorClass.MALFORMED, "SSH"),
         (Behaviour(without_content=True), ErrorClass.EMPTY, "no content"),
         (Behaviour(raw_event="{"), ErrorClass.MALFORMED, "JSON"),
         (Behaviour(raw_event='{"error": {"message": "engine died"}}'), ErrorClass.MALFORMED, "engine died"),
@@ -134,7 +137,8 @@ async def test_the_request_asks_for_a_stream_of_exact_length_and_says_who_it_is(
 )
 async def test_each_misbehaviour_has_its_error_class(behaviour: Behaviour, error: ErrorClass, detail: str) -> None:
     async with serve(behaviour) as server:
-        (sample,) = await load(server.endpoint(), [0.0], replace(PLAN, request_timeout_s=0.3))
+        timeout_s = 0.3 if error is ErrorClass.TIMEOUT else 10
+        (sample,) = await load(server.endpoint(), [0.0], replace(PLAN, request_timeout_s=timeout_s))
 
     assert sample.error is error
     assert detail in sample.error_detail or error is ErrorClass.MALFORMED
@@ -155,6 +159,19 @@ async def test_nothing_listening_is_a_connect_error() -> None:
 
     assert sample.error is ErrorClass.CONNECT
     assert sample.error_detail
+
+
+async def test_a_connection_that_does_not_open_in_time_is_a_connect_error() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        endpoint = Recorder(base_url=f"http://127.0.0.1:{address[1]}").endpoint()
+        with socket.create_connection(address):
+            (sample,) = await load(endpoint, [0.0], replace(PLAN, connect_timeout_s=0.2))
+
+    assert sample.error is ErrorClass.CONNECT
+    assert "within 0.2 s" in sample.error_detail
 
 
 QUICK = BenchPlan(

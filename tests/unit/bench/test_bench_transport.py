@@ -12,7 +12,7 @@ from anyio.abc import SocketAttribute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servepath.bench.transport import LeanTransport
+from servepath.bench.transport import LeanTransport, MalformedResponseError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -124,22 +124,24 @@ async def test_a_request_is_sent_whole_with_its_headers() -> None:
         ([CHUNKED + b"5\r\nhel", None], httpx.RemoteProtocolError, "closed the connection"),
         ([CHUNKED + b"5\r\nhello\r\n", None], httpx.RemoteProtocolError, "closed the connection"),
         ([OK + b"content-length: 9\r\n\r\nhe", None], httpx.RemoteProtocolError, "closed the connection"),
-        ([CHUNKED + b"-5\r\nhello\r\n"], httpx.RemoteProtocolError, "size b'-5'"),
-        ([CHUNKED + b"\r\nhello\r\n"], httpx.RemoteProtocolError, "size b''"),
-        ([CHUNKED + b"5\r\nhello world"], httpx.RemoteProtocolError, "does not end"),
-        ([CHUNKED + b"5" * 2000], httpx.RemoteProtocolError, "no size"),
-        ([b"SSH-2.0-OpenSSH_9\r\n\r\n"], httpx.RemoteProtocolError, "begins with"),
-        ([OK + b"no colon\r\n\r\n"], httpx.RemoteProtocolError, "no colon"),
-        ([OK + b"content-length: many\r\n\r\n"], httpx.RemoteProtocolError, "content-length is b'many'"),
-        ([OK + b"x: y\r\n" * 20_000], httpx.RemoteProtocolError, "passes"),
+        ([CHUNKED + b"-5\r\nhello\r\n"], MalformedResponseError, "size b'-5'"),
+        ([CHUNKED + b"\r\nhello\r\n"], MalformedResponseError, "size b''"),
+        ([CHUNKED + b"5\r\nhello world"], MalformedResponseError, "does not end"),
+        ([CHUNKED + b"5" * 2000], MalformedResponseError, "no size"),
+        ([b"SSH-2.0-OpenSSH_9\r\n\r\n"], MalformedResponseError, "begins with"),
+        ([OK + b"no colon\r\n\r\n"], MalformedResponseError, "no colon"),
+        ([OK + b"content-length: many\r\n\r\n"], MalformedResponseError, "content-length is b'many'"),
+        ([OK + b"x: y\r\n" * 20_000], MalformedResponseError, "passes"),
     ],
 )
 async def test_what_is_no_http_is_refused(
     pieces: list[bytes | None], error: type[httpx.TransportError], words: str
 ) -> None:
     async with serve([pieces]) as server, client_of(server) as client:
-        with anyio.fail_after(5), pytest.raises(error, match=words):
+        with anyio.fail_after(5), pytest.raises(error, match=words) as caught:
             await client.post("/v1/x", content=b"body")
+
+    assert type(caught.value) is error
 
 
 async def test_a_connection_is_used_again_after_a_whole_body() -> None:
