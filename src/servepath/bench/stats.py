@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +116,7 @@ def welch_half_width(one: MeanLog, other: MeanLog, confidence: float) -> float:
     return student_t_quantile(0.5 + confidence / 2, max(1, int(degrees))) * math.sqrt(variance)
 
 
+@cache
 def student_t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t with a whole number of degrees of freedom, by bisection, to 1e-10."""
     if probability < 0.5:  # noqa: PLR2004  # the distribution is symmetric
