@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -78,6 +79,12 @@ class ExactPrompts:
         raise InputError(
             f"no prompt of {self.token_count} tokens was found", where="tokenizer", expected="another prompt length"
         )
+
+
+def tokenizer_of(model: Path) -> str:
+    """`BenchPlan.tokenizer_path` for a model's directory: empty where it has none or `tokenizers` is not installed."""
+    path = model / "tokenizer.json"
+    return str(path) if path.is_file() and find_spec("tokenizers") else ""
 
 
 def load_exact_prompts(tokenizer_json: Path, *, token_count: int, seed: int) -> ExactPrompts:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ci.node.tiny_model import write_tiny_model
-from servepath.bench.prompts import WORD_TEXT, ExactPrompts, load_exact_prompts
+from servepath.bench.prompts import WORD_TEXT, ExactPrompts, load_exact_prompts, tokenizer_of
 from servepath.errors import InputError
 
 
@@ -68,3 +68,11 @@ def test_a_file_that_is_no_tokenizer_is_an_input_error(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(InputError, match="not a tokenizer"):
         load_exact_prompts(path, token_count=4, seed=1)
+
+
+def test_a_models_own_tokenizer_is_used_where_it_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tokenizer_of(tmp_path) == ""
+    write_tiny_model(tmp_path)
+    assert tokenizer_of(tmp_path) == str(tmp_path / "tokenizer.json")
+    monkeypatch.setattr("servepath.bench.prompts.find_spec", lambda _: None)
+    assert tokenizer_of(tmp_path) == ""
