@@ -1,51 +1,121 @@
-"""`servepath report`: what a report says, and whether its numbers follow from its samples."""
+"""`servepath report`: what a report says, whether its numbers follow from its samples, and what changed between two."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import typer
 
+from servepath.bench.regression import Gate, Regression, compare_runs, refuse_different, refuse_regression
 from servepath.cli.options import AsJson
 from servepath.cli.output import console_line, print_json, print_text
 from servepath.cli.running import run
-from servepath.errors import CheckFailedError
+from servepath.errors import CheckFailedError, UsageError
 from servepath.report.markdown import markdown_page
 from servepath.report.recompute import Recomputed, recompute
+from servepath.report.regression import load_run, regression_markdown, regression_values, write_regression
 from servepath.report.write import load_report
 
+DEFAULT_GATE = Gate()
 MAX_SHOWN = 5
+TWO = 2
+
+Reports = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[REPORT] [LATER]", help="A report directory or its report.json; a second one is compared with it."
+    ),
+]
+Threshold = Annotated[
+    float, typer.Option(min=0.0, help="With two reports: a smaller slowdown is no regression, in percent.")
+]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="With two reports: compare them though they measured different things.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="With two reports: write regression.json, regression.md and regression.html."),
+]
 
 
 def report_command(
-    directory: Annotated[Path, typer.Argument(help="A report directory, or its report.json.")] = Path("report"),
+    reports: Reports = None,
     *,
     recomputed: Annotated[
         bool, typer.Option("--recompute", help="Compute every number again from the raw samples first, and compare.")
     ] = False,
+    threshold_percent: Threshold = DEFAULT_GATE.threshold_percent,
+    anyway: Anyway = False,
+    output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a report as Markdown; the exit code is 6 unless its verdict is `pass`.
 
+    With two reports print what changed from the first to the second; the exit code is 7 when something became slower by
+    the threshold or more and its interval leaves no doubt, and 3 when they did not measure the same thing.
+
     Example: servepath report ./report --recompute
+
+    Example: servepath report ./before ./after --threshold-percent 5
     """
+    places = reports or [Path("report")]
+    if len(places) > TWO:
+        raise UsageError(f"{len(places)} reports", where="servepath report", expected="one, or two to compare")
 
-    async def work() -> dict[str, Any]:
-        document = await anyio.to_thread.run_sync(load_report, directory)
-        if recomputed:
-            folder = directory if directory.is_dir() else directory.parent
+    async def work() -> Comparison | dict[str, Any]:
+        for place in places if recomputed else ():
+            folder = place if place.is_dir() else place.parent
             check_numbers(await anyio.to_thread.run_sync(recompute, folder), folder)
-        return document
+        if len(places) == TWO:
+            gate = replace(DEFAULT_GATE, threshold_percent=threshold_percent)
+            return await anyio.to_thread.run_sync(
+                partial(compare, places[0], places[1], gate, anyway=anyway, output=output)
+            )
+        return await anyio.to_thread.run_sync(load_report, places[0])
 
-    document = run(work)
-    if as_json:
-        print_json(document)
+    found = run(work)
+    if isinstance(found, Comparison):
+        _print(found.values, regression_markdown(found.values), as_json=as_json)
+        refuse_regression(found.regression)
     else:
-        print_text(markdown_page(document))
-    if document["verdict"] != "pass":
-        raise typer.Exit(CheckFailedError.exit_code)
+        _print(found, markdown_page(found), as_json=as_json)
+        if found["verdict"] != "pass":
+            raise typer.Exit(CheckFailedError.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What changed between two runs, and the same as JSON values."""
+
+    regression: Regression
+    values: dict[str, Any]
+
+
+def compare(before: Path, after: Path, gate: Gate, *, anyway: bool, output: Path | None) -> Comparison:
+    """Compare two reports, and write what came of it where that is wanted.
+
+    Raises:
+        InputError: a report is not usable, they did not measure the same, or the output cannot be written.
+    """
+    first, second = load_run(before), load_run(after)
+    if not anyway:
+        refuse_different(first, second)
+    regression = compare_runs(first, second, gate)
+    values = regression_values(regression, first, second)
+    if output is not None:
+        write_regression(values, output)
+    return Comparison(regression, values)
+
+
+def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        print_text(text)
 
 
 def check_numbers(again: Recomputed, directory: Path) -> None:

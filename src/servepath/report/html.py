@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from servepath.report import answer, page_plots
 from servepath.report import format as text
@@ -20,7 +20,8 @@ TEMPLATE = "report.html.j2"
 def html_page(document: dict[str, Any], kept: KeptSamples) -> str:
     """The page of a report document and its raw samples."""
     comparison, total_s = document["comparison"], answer.total_s(document)
-    return _template().render(
+    return render(
+        TEMPLATE,
         report=document,
         fmt=text,
         answer=answer,
@@ -35,14 +36,18 @@ def html_page(document: dict[str, Any], kept: KeptSamples) -> str:
     )
 
 
+def render(name: str, **values: Any) -> str:
+    """A page from a template of this package."""
+    return _environment().get_template(name).render(**values)
+
+
 @cache
-def _template() -> Template:
-    """The compiled template; it never changes while the program runs."""
-    environment = Environment(
+def _environment() -> Environment:
+    """Where the compiled templates are kept; they never change while the program runs."""
+    return Environment(
         loader=PackageLoader("servepath.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE)

@@ -1,0 +1,172 @@
+"""The comparison of two runs as a document, as Markdown and as a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from servepath.bench.regression import Run
+from servepath.errors import InputError
+from servepath.report import format as text
+from servepath.report.document import plain
+from servepath.report.html import render
+from servepath.report.markdown_text import cell, table
+from servepath.report.plot import RatioRow, ratio_plot
+from servepath.report.write import load_report, load_samples, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from markupsafe import Markup
+
+    from servepath.bench.regression import Regression
+
+REGRESSION_SCHEMA = "servepath-regression/v1"
+CHANGES = {
+    "regressed": "slower",
+    "improved": "faster",
+    "same": "no slowdown",
+    "inconclusive": "too uncertain to tell",
+}
+
+
+def load_run(path: Path) -> Run:
+    """A report with the samples of its comparison.
+
+    Args:
+        path: a report directory, or its `report.json` with the samples beside it.
+
+    Raises:
+        InputError: it is not there, or it is no report.
+    """
+    folder = path if path.is_dir() else path.parent
+    return Run(str(path), load_report(path), load_samples(folder).comparison)
+
+
+def regression_values(regression: Regression, before: Run, after: Run) -> dict[str, Any]:
+    """The comparison of two runs as plain JSON values: every number with its unit in its key or beside it."""
+    values: dict[str, Any] = plain(
+        {
+            "schema": REGRESSION_SCHEMA,
+            "verdict": "fail" if regression.regressed or regression.lost else "pass",
+            "headline": regression.headline,
+            "gate": asdict(regression.gate),
+            "before": _run_values(before),
+            "after": _run_values(after),
+            "differences": regression.differences,
+            "lost": regression.lost,
+            "findings": [
+                {
+                    **{key: value for key, value in asdict(one).items() if key not in {"low", "high"}},
+                    "unit": "1" if " / " in one.subject else "s",
+                    "ratio_low": one.low,
+                    "ratio_high": one.high,
+                }
+                for one in regression.findings
+            ],
+        }
+    )
+    return values
+
+
+def regression_markdown(values: dict[str, Any]) -> str:
+    """The comparison of two runs for a step summary."""
+    mark = "\N{CROSS MARK}" if values["verdict"] == "fail" else "\N{WHITE HEAVY CHECK MARK}"
+    rows = [
+        [
+            one["subject"],
+            f"{text.METRIC_NAMES[one['metric']]} {one['statistic']}",
+            *(_value(one, key) for key in ("before", "after")),
+            text.percent(one["ratio"]),
+            text.percent_interval(one["ratio_low"], one["ratio_high"]),
+            CHANGES[one["change"]],
+        ]
+        for one in values["findings"]
+    ]
+    head = ["", "latency", "before", "after", "change", "interval", "found"]
+    gate = values["gate"]
+    note = (
+        f"A regression is a slowdown of {gate['threshold_percent']:g}% or more whose interval excludes none; the "
+        f"intervals hold jointly with {gate['confidence']:.0%} confidence."
+    )
+    parts = [
+        f"## {mark} {cell(values['headline'])}",
+        table(head, rows),
+        "\n".join(f"- not alike: {cell(one)}" for one in values["differences"]),
+        note,
+        table(
+            ["", "report", "started", "revision", "requests"],
+            [
+                [
+                    name,
+                    values[name]["place"],
+                    values[name]["started_at"],
+                    values[name]["git_revision"],
+                    str(values[name]["request_count"]),
+                ]
+                for name in ("before", "after")
+            ],
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def regression_page(values: dict[str, Any]) -> str:
+    """The comparison of two runs as one self-contained page."""
+    return render(
+        "regression.html.j2", values=values, fmt=text, plots=list(_plots(values["findings"])), changes=CHANGES
+    )
+
+
+def write_regression(values: dict[str, Any], directory: Path) -> None:
+    """Writes `regression.json`, `regression.md` and `regression.html`.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomic(directory / "regression.json", (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(directory / "regression.md", regression_markdown(values).encode())
+        write_atomic(directory / "regression.html", regression_page(values).encode())
+    except OSError as error:
+        raise InputError(
+            f"the comparison cannot be written: {error.strerror}",
+            where=str(directory),
+            expected="a directory that can be written",
+            next_command="choose another directory",
+        ) from error
+
+
+def _run_values(run: Run) -> dict[str, Any]:
+    info = run.document["run"]
+    return {
+        "place": run.place,
+        "started_at": info["started_at"],
+        "git_revision": info["git_revision"],
+        "request_count": len(run.samples),
+    }
+
+
+def _value(finding: dict[str, Any], key: str) -> str:
+    return text.latency(finding[key]) if finding["unit"] == "s" else f"{finding[key]:.3f}\N{MULTIPLICATION SIGN}"
+
+
+def _plots(findings: list[dict[str, Any]]) -> Iterable[Markup]:
+    for number, subject in enumerate(dict.fromkeys(one["subject"] for one in findings)):
+        rows = [
+            RatioRow(
+                label=f"{text.METRIC_NAMES[one['metric']]} {one['statistic']}",
+                text=f"{text.percent(one['ratio'])} ({text.percent_interval(one['ratio_low'], one['ratio_high'])})",
+                ratio=one["ratio"],
+                low=one["ratio_low"],
+                high=one["ratio_high"],
+                points=(),
+            )
+            for one in findings
+            if one["subject"] == subject
+        ]
+        title = f"{subject}: the second run against the first"
+        yield ratio_plot(title, rows, number=number % 4, faster="faster", slower="slower")
