@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
 from servepath.errors import InputError
+from servepath.modelcar.hub_digests import check_snapshot
 from servepath.modelcar.retry import RETRIED_STATUS, RetryPolicy, TryAgainError
 from servepath.modelcar.source import open_source
 
@@ -31,7 +33,8 @@ class HubOptions:
         cache: the Hub cache directory; None for the library's own, where other tools find the files too.
         endpoint: base URL of the Hub or a mirror of it; None for the library's default.
         token: an access token for gated models; None for the one that `hf auth login` stored.
-        ignored: patterns of files that are not downloaded.
+        included: patterns of files to download; all when empty.
+        ignored: patterns of files that are not downloaded, even if included.
         offline: use what is in the cache, without a request.
         downloads: files downloaded at the same time.
         retry: bounds of retries; 429 is normal on the Hub, and a download continues where it stopped.
@@ -40,6 +43,7 @@ class HubOptions:
     cache: Path | None = None
     endpoint: str | None = None
     token: str | None = None
+    included: tuple[str, ...] = ()
     ignored: tuple[str, ...] = IGNORED
     offline: bool = False
     downloads: int = 4
@@ -72,7 +76,9 @@ async def download(spec: str, options: HubOptions | None = None) -> ModelSource:
         raise _failed(
             spec, f"{error}, {settings.retry.attempts} times", "try again later: what is there is kept"
         ) from error
-    return open_source(directory, origin=repository, revision=commit)
+    await to_thread.run_sync(check_snapshot, directory)
+    source = partial(open_source, directory, origin=repository, revision=commit)
+    return await to_thread.run_sync(source)
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
@@ -119,6 +125,7 @@ def _fetch(fetch: Callable[..., Any], repository: str, commit: str, options: Hub
             cache_dir=options.cache,
             endpoint=options.endpoint,
             token=options.token,
+            allow_patterns=list(options.included) or None,
             ignore_patterns=list(options.ignored),
             local_files_only=options.offline,
             max_workers=options.downloads,
@@ -129,18 +136,38 @@ def _fetch(fetch: Callable[..., Any], repository: str, commit: str, options: Hub
         raise _failed(
             spec, "the Hub has no such model or commit", f"git ls-remote https://huggingface.co/{repository}"
         ) from error
-    except errors.LocalEntryNotFoundError as error:
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         if options.offline:
-            raise _failed(spec, "not in the Hub cache, and offline", "run again with network") from error
-        raise TryAgainError("the Hub cannot be reached") from error
+            raise _failed(spec, "not, or not all of it, in the Hub cache, and offline", "run again online") from error
+        raise _cause(error, spec) from error
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in RETRIED_STATUS:
-            raise TryAgainError(f"the Hub answered {status}", error.response.headers.get("Retry-After", "")) from error
-        raise _failed(spec, f"the Hub answered {status}", "hf auth whoami") from error
+        raise _answered(error, spec) from error
     except httpx2.TransportError as error:
         raise TryAgainError(f"{type(error).__name__}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the disk's, not the Hub's
+        raise TryAgainError(f"a file did not arrive whole: {error}") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _failed(spec, f"the Hub's answer makes no sense: {str(error)[:200]}", "hf auth whoami") from error
     return Path(path)
+
+
+def _answered(error: Any, spec: str) -> Exception:
+    status = error.response.status_code
+    if status in RETRIED_STATUS:
+        return TryAgainError(f"the Hub answered {status}", error.response.headers.get("Retry-After", ""))
+    return _failed(spec, f"the Hub answered {status}", "hf auth whoami")
+
+
+def _cause(error: Exception, spec: str) -> Exception:
+    """Say why nothing was downloaded; the library puts what the Hub answered under its own error."""
+    cause = error.__cause__
+    return (
+        TryAgainError("the Hub cannot be reached")
+        if getattr(cause, "response", None) is None
+        else _answered(cause, spec)
+    )
 
 
 def _failed(spec: str, what: str, next_command: str) -> InputError:

@@ -9,9 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from servepath.errors import InputError
+from servepath.modelcar.licence import licence_of
 from servepath.modelcar.model import ModelSource
 from servepath.modelcar.safetensors import Header, dtype_of, read_header
 from servepath.modelcar.store import load_object
@@ -24,18 +23,9 @@ NEVER_SHIPPED = frozenset({".git", ".cache", ".DS_Store"})
 """Version control and download bookkeeping: not the model, and different on every machine."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 GGUF_MAGIC = b"GGUF"
+_CARD = "README.md"
 MAX_NAME_BYTES = 255
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/([A-Za-z0-9][\w.-]*)")
-_LICENCES = {
-    "apache-2.0": "Apache-2.0",
-    "mit": "MIT",
-    "bsd-3-clause": "BSD-3-Clause",
-    "cc-by-4.0": "CC-BY-4.0",
-    "cc-by-nc-4.0": "CC-BY-NC-4.0",
-    "cc0-1.0": "CC0-1.0",
-    "gpl-3.0": "GPL-3.0-only",
-}
-"""Licence identifiers of Hub model cards that have an SPDX identifier."""
 
 
 def open_source(  # noqa: PLR0913 - all but the directory are optional facts about the model
@@ -98,7 +88,7 @@ def _validate(directory: Path, exclude: Sequence[str], *, allow_pickle: bool) ->
         directory=directory,
         name=_name_of(config),
         files=files,
-        licence=_licence_of(directory, files),
+        licence=licence_of(directory / _CARD) if _CARD in files else "",
         parameters=sum(header.parameters for header in headers.values()),
         dtype=dtype_of(headers.values()),
     )
@@ -238,18 +228,3 @@ def _read_config(directory: Path, files: Sequence[str]) -> dict[str, Any]:
 def _name_of(config: dict[str, Any]) -> str:
     match = _REPOSITORY_ID.fullmatch(str(config.get("_name_or_path", "")))
     return match.group(1) if match else str(config.get("model_type") or "model")
-
-
-def _licence_of(directory: Path, files: Sequence[str]) -> str:
-    """Return the SPDX expression of the model card's front matter; empty when it has none."""
-    if "README.md" not in files:
-        return ""
-    parts = (directory / "README.md").read_text("utf-8", "replace").split("---\n", 2)
-    if len(parts) < 3 or parts[0].strip():  # noqa: PLR2004 - nothing, front matter, card
-        return ""
-    try:
-        card = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
-        return ""
-    licence = card.get("license") if isinstance(card, dict) else None
-    return _LICENCES.get(licence.lower(), "") if isinstance(licence, str) else ""
