@@ -65,7 +65,7 @@ class ConstantLoad:
             try:
                 response = await client.post(CHAT_PATH, json=body)
             except httpx.HTTPError as failure:
-                error = type(failure).__name__
+                error = f"{type(failure).__name__}: {failure}"[:_SHOWN_CHARACTERS].rstrip(": ")
             else:
                 error = "" if completion_text(response) is not None else _words_of(response)
         if error:

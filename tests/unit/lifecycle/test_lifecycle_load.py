@@ -54,10 +54,10 @@ def endpoint_at(url: str) -> Endpoint:
     return Endpoint(ServingPath.RAW, url, "x.test", "m", "demo", "smol-raw", "sha256:0", "e@sha256:1", 0.0, "secret")
 
 
-async def loaded(endpoint: Endpoint, *, rate_per_s: float, requests: int, timeout_s: float = 5.0) -> ConstantLoad:
+async def loaded(endpoint: Endpoint, *, rate_per_s: float, requests: int, timeout_s: float = 30.0) -> ConstantLoad:
     """Load an endpoint until so many requests have ended."""
     load = ConstantLoad(endpoint, rate_per_s, timeout_s)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(load.run)
             while len(load.samples) < requests:  # noqa: ASYNC110 - the load tells nobody
@@ -90,7 +90,8 @@ async def test_a_wrong_status_is_no_answer() -> None:
 async def test_nobody_there_is_no_answer_and_the_load_goes_on() -> None:
     load = await loaded(endpoint_at("http://127.0.0.1:1"), rate_per_s=50, requests=5)
     assert not any(answered for _, answered in load.samples)
-    assert list(load.errors) == ["ConnectError"]
+    (error,) = load.errors
+    assert error.startswith("ConnectError: ")
 
 
 @pytest.mark.anyio
