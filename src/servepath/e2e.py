@@ -32,6 +32,7 @@ from servepath.modelcar.build import build_and_push
 from servepath.modelcar.hub import HubOptions, download
 from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
+from servepath.modelcar.transfers import Transfers
 from servepath.platform import checking
 from servepath.report.diagnostics import read_quotes
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error
@@ -292,8 +293,11 @@ class _Job:
         """Build the modelcar and push it."""
         request = self.request
 
+        transfers = Transfers()
+
         def show(progress: Progress) -> None:
-            note(f"{progress.name}: {progress.sent_bytes / 1e6:.0f} of {progress.total_bytes / 1e6:.0f} MB")
+            transfers.update(progress)
+            note(str(transfers))
 
         with self.stages.stage("modelcar") as note:
             modelcar = await build_and_push(

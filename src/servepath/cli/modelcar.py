@@ -14,8 +14,9 @@ import typer
 
 from servepath.cli.defaults import base_image, build_options
 from servepath.cli.options import AsJson, BaseImage, Hub, Source
-from servepath.cli.output import print_fields, print_json
+from servepath.cli.output import print_fields, print_json, stderr_console
 from servepath.cli.running import run
+from servepath.cli.transfers import show_transfers
 from servepath.errors import UsageError
 from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.compress import Compression
@@ -136,9 +137,11 @@ def modelcar_command(
         else:
             open_it = partial(open_source, source, name=name, exclude=exclude, allow_pickle=allow_pickle)
             model = await anyio.to_thread.run_sync(open_it)
-        if layout is not None:
-            return await build_layout(model, base_image(base), layout, tag=tag, build=build)
-        return await build_and_push(model, base_image(base), host, repository, tag=tag, build=build)
+        pinned = base_image(base)
+        with show_transfers(stderr_console()) as show:
+            if layout is not None:
+                return await build_layout(model, pinned, layout, tag=tag, build=build, progress=show)
+            return await build_and_push(model, pinned, host, repository, tag=tag, build=build, progress=show)
 
     _show(run(work), as_json=as_json)
 

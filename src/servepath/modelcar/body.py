@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 4 << 20
 """How much is moved and hashed side by side, and how often progress is told."""
 BUFFER_BYTES = 128 << 10
+HASHED_BYTES = 64 << 20
+"""How much is hashed in one go where nothing is sent; between two of them the work can be cancelled."""
 
 
 class Sink(Protocol):
@@ -85,14 +87,22 @@ async def open_body(content: Content, *, is_hashed: bool) -> AsyncGenerator[Body
         yield StreamBody(pipe, sha256)
 
 
-async def digest_of_pieces(content: PiecedContent) -> str:
+async def digest_of_pieces(content: PiecedContent, on_hashed: Callable[[int], None]) -> str:
     """Read the content once, a little at a time, and return its `sha256:…` digest.
+
+    Args:
+        content: what to read.
+        on_hashed: called with the number of bytes that were read so far.
 
     Raises:
         InputError: a file cannot be read, or is not what it was.
     """
-    body = FileBody(content, is_hashed=True)
-    await to_thread.run_sync(body.move, content.size_bytes, None, _ignore_position)
+    body, left = FileBody(content, is_hashed=True), content.size_bytes
+    while left:
+        size_bytes = min(HASHED_BYTES, left)
+        await to_thread.run_sync(body.move, size_bytes, None, _ignore_position)
+        left -= size_bytes
+        on_hashed(body.position)
     return body.digest
 
 

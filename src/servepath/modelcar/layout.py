@@ -235,6 +235,7 @@ async def _copy(content: Content, file: IO[bytes], on_sent: Callable[[int], None
     def report(position: int) -> None:
         from_thread.run_sync(on_sent, position)
 
+    on_sent(0)
     async with open_body(content, is_hashed=True) as body:
         await to_thread.run_sync(body.move, content.size_bytes, FileSink(file), report)
     return body.digest

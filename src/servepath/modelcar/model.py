@@ -77,8 +77,10 @@ class Progress:
         name: what it holds: a file's name, or how many files.
         sent_bytes: bytes written so far; equal to `total_bytes` at once when the blob was already there.
         total_bytes: the blob's size.
+        step: `sending`, or `hashing` while `sent_bytes` counts what was read to learn the digest.
     """
 
     name: str
     sent_bytes: int
     total_bytes: int
+    step: str = "sending"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 from anyio import to_thread
 
-from servepath.modelcar.body import open_body
+from servepath.modelcar.body import HASHED_BYTES, open_body
 from servepath.modelcar.retry import TryAgainError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 8 << 20
 """Up to this size a blob of known digest goes in one PUT, and anew if that breaks off."""
-_SKIP_BYTES = 64 << 20
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 _GONE = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE})
@@ -156,7 +155,7 @@ class Upload:
         """Send what is missing and finish the upload; the digest may be known only after the last byte."""
         size_bytes, location = self._content.size_bytes, begun.location
         while body.position < begun.start:
-            await to_thread.run_sync(body.move, min(_SKIP_BYTES, begun.start - body.position), None, _ignore)
+            await to_thread.run_sync(body.move, min(HASHED_BYTES, begun.start - body.position), None, _ignore)
         self._on_sent(begun.start)
         digest = self._digest
         if not self._is_single_request:

@@ -94,7 +94,9 @@ async def _write_layer(target: ImageTarget, plan: LayerPlan | CompressedLayer, w
         if known is None and writing.is_new and not isinstance(plan, CompressedLayer) and plan.size_bytes > CHEAP_BYTES:
             written = await _write_new(target, plan, writing.progress)
         else:
-            written = await _write_known(target, plan, known or await _measure(plan), writing.progress)
+            written = await _write_known(
+                target, plan, known or await _measure(plan, writing.progress), writing.progress
+            )
     except RegistryError as error:
         if await to_thread.run_sync(_fingerprint, plan) != before:  # the registry only saw a wrong digest
             raise _changed(plan) from error
@@ -129,11 +131,12 @@ async def _write_known(
     return WrittenLayer(known.descriptor, known.diff_id, plan.names, placed.sent_bytes)
 
 
-async def _measure(plan: LayerPlan | CompressedLayer) -> KnownLayer:
+async def _measure(plan: LayerPlan | CompressedLayer, progress: Callable[[Progress], None]) -> KnownLayer:
     if isinstance(plan, CompressedLayer):
         measured = await plan.measure()
         return KnownLayer(measured.descriptor, measured.diff_id)
-    digest = await digest_of_pieces(plan)
+    size_bytes, name = plan.size_bytes, describe_names(plan.names)
+    digest = await digest_of_pieces(plan, lambda done: progress(Progress(name, done, size_bytes, "hashing")))
     return KnownLayer(Descriptor(LAYER_MEDIA_TYPE, digest, plan.size_bytes), digest)
 
 
