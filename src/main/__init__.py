@@ -12,7 +12,8 @@ that a person reads and a machine gates on.
 from main.cluster import Cluster
 from main.endpoint import Endpoint
 from main.evidence import Evidence
+from main.mirror import Mirror
 from main.modelcar import Modelcar
 from main.servepath import Servepath
 
-__all__ = ["Cluster", "Endpoint", "Evidence", "Modelcar", "Servepath"]
+__all__ = ["Cluster", "Endpoint", "Evidence", "Mirror", "Modelcar", "Servepath"]

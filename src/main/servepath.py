@@ -7,6 +7,7 @@ import dagger
 from dagger import DefaultPath, Doc, Ignore, dag
 
 from main import cluster as clusters
+from main import mirror as mirrors
 from main import modelcar as modelcars
 from main import node
 from main.arguments import ExpectedAnswer, GatewayClass, ModelDirectory, ProfileChoice
@@ -14,6 +15,7 @@ from main.choices import Profile
 from main.cluster import Addresses, Cluster
 from main.declare import never_cached, object_type, session_cached
 from main.evidence import Evidence
+from main.mirror import Mirror
 from main.modelcar import Modelcar
 from main.workbench import MODEL, workbench
 
@@ -138,6 +140,32 @@ class Servepath:
         Example: `dagger call prove --source=./model export --path=report`
         """
         return await self.e2e(source, profile, expected_answer, gateway_class)
+
+    @dagger.function
+    def mirror(
+        self,
+        only: Annotated[
+            list[str] | None, Doc("Images and charts by their names in `manifests/lock.yaml`; all when none is named")
+        ] = None,
+        also: Annotated[
+            list[str] | None, Doc("Further images with their digests, such as those that the charts start")
+        ] = None,
+    ) -> Mirror:
+        """Copy every image and chart that this module pins into one OCI layout, for a network without registries.
+
+        Example: `dagger call mirror layout export --path=mirror`
+        """
+        return mirrors.fetch(workbench(self.registry_mirror), only or [], also or [], self.registry_mirror)
+
+    @dagger.function
+    def mirror_from(
+        self, layout: Annotated[dagger.Directory, Doc("OCI layout that `mirror` has made, carried to where you are")]
+    ) -> Mirror:
+        """Take a layout that `mirror` has made, to put it into a registry.
+
+        Example: `dagger call mirror-from --layout=./mirror publish --address=registry.internal:5000`
+        """
+        return Mirror(layout=layout, builder=workbench(self.registry_mirror))
 
     @dagger.function
     @dagger.check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import pytest
 from dagger.mod._utils import extract_enum_member_doc, get_doc
@@ -29,7 +29,10 @@ POLICIES = {
     "Servepath.evidence": NEVER,
     "Servepath.e2e": NEVER,
     "Servepath.prove": NEVER,
+    "Servepath.mirror": BUILD,
+    "Servepath.mirror_from": BUILD,
     "Servepath.check": BUILD,
+    "Mirror.publish": NEVER,
     "Modelcar.publish": NEVER,
     "Modelcar.verify": NEVER,
     "Cluster.with_platform": NEVER,
@@ -58,6 +61,9 @@ SIGNATURES = {
     ),
     "Servepath.evidence": (EVIDENCE_ARGUMENTS, "Evidence"),
     "Servepath.e2e": (EVIDENCE_ARGUMENTS, "Directory"),
+    "Servepath.mirror": ({"only": "list[str] | None", "also": "list[str] | None"}, "Mirror"),
+    "Servepath.mirror_from": ({"layout": "Directory"}, "Mirror"),
+    "Mirror.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "list[str]"),
     "Cluster.deploy": ({"source": "Directory", "path": "Path", "profile": "Profile"}, "Endpoint"),
     "Modelcar.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "str"),
 }
@@ -102,9 +108,11 @@ def undocumented(module: Module) -> list[str]:
 
 def type_name(hint: Any) -> str:
     """A type as a person writes it."""
-    optional = [argument for argument in getattr(hint, "__args__", ()) if argument is not type(None)]
-    if optional and not isinstance(hint, type):
-        return f"{optional[0].__name__} | None"
+    if get_origin(hint) is list:
+        return f"list[{type_name(get_args(hint)[0])}]"
+    if get_args(hint):
+        (wanted,) = [argument for argument in get_args(hint) if argument is not type(None)]
+        return f"{type_name(wanted)} | None"
     return str(hint.__name__)
 
 
@@ -187,5 +195,5 @@ def test_registration_is_valid_for_the_engine(session: Session) -> None:
     assert session.engine.errors == []
     objects = [session.node(call["object"]) for call in registered.named("withObject")]
     names = {node.named("withObject")[0]["name"] for node in objects}
-    assert names == {"Servepath", "Modelcar", "Cluster", "Endpoint", "Evidence"}
+    assert names == {"Servepath", "Modelcar", "Cluster", "Endpoint", "Evidence", "Mirror"}
     assert "One model, two serving paths" in registered.named("withDescription")[0]["description"]

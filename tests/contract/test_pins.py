@@ -50,5 +50,5 @@ def test_renovate_sees_every_pinned_image_of_the_lock() -> None:
 
 def test_renovate_sees_the_engine_and_the_runtime_s_image() -> None:
     engine = json.loads((ROOT / "dagger.json").read_text())["engineVersion"]
-    assert matches("dagger.json") == matches("ci/github/e2e.yml") == {engine}
+    assert matches("dagger.json") == matches("ci/github/servepath/action.yml") == {engine}
     assert len(matches("pyproject.toml")) == 1

@@ -198,6 +198,29 @@ def test_a_mirror_gives_every_image_and_chart(session: Session, model: str) -> N
         accept(command)
 
 
+def test_a_mirror_is_filled_and_published_with_a_login(session: Session) -> None:
+    session.engine.answers["Container.stdout"] = json.dumps([{"name": "r.internal/uv:1", "digest": DIGEST}])
+    mirror = session.invoke("Servepath", "mirror", {"only": ["uv"], "also": [f"a/b@{DIGEST}"]})
+    fetched = session.node(mirror["layout"])
+    assert commands(fetched)[-1] == [
+        "servepath",
+        "mirror",
+        "--layout=/work/mirror",
+        "--only=uv",
+        f"--also=a/b@{DIGEST}",
+    ]
+    accept(commands(fetched)[-1])
+    carried = session.invoke("Servepath", "mirror_from", {"layout": session.new("Directory", "layout")})
+    inputs = {"address": "http://r.internal", "username": "me", "password": session.new("Secret", "password")}
+    assert session.invoke("Mirror", "publish", inputs, carried) == [f"r.internal/uv:1@{DIGEST}"]
+    (pushed,) = session.engine.asked("stdout")
+    accept(commands(pushed)[-1])
+    assert pushed.named("withMountedDirectory")[-1] == {"path": "/work/mirror", "source": carried["layout"]}
+    assert "hunter2" not in str(pushed)
+    login = session.node(pushed.named("withMountedSecret")[0]["source"])
+    assert list(json.loads(login.named("setSecret")[0]["plaintext"])["auths"]) == ["r.internal"]
+
+
 def test_a_mirror_without_tls_is_named_to_the_library(session: Session, model: str) -> None:
     built = session.invoke("Servepath", "modelcar", {"source": model}, {"registry_mirror": MIRROR})
     variables = session.node(built["as_layout"]).named("withEnvVariable")
