@@ -42,6 +42,7 @@ MODELPACK = "application/vnd.cncf.model.manifest.v1+json"
 """Artifact type of a ModelPack manifest."""
 EMPTY = "application/vnd.oci.empty.v1+json"
 EMPTY_DATA = b"{}"
+MAX_PAGES = 100
 _NO_API = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED})
 
 
@@ -208,7 +209,7 @@ async def _from_api(repository: Repository, digest: str) -> tuple[Referrer, ...]
     """Ask the referrers API, page by page; None where the registry has none."""
     url: str | httpx.URL = repository.path("referrers", digest)
     found: list[Referrer] = []
-    while True:
+    for _ in range(MAX_PAGES):
         response = await repository.registry.request("GET", url, headers={"Accept": INDEX}, follow_redirects=True)
         if response.status_code in _NO_API:
             return None
@@ -222,8 +223,9 @@ async def _from_api(repository: Repository, digest: str) -> tuple[Referrer, ...]
         url = response.url.join(following)
         if url.netloc != response.url.netloc:
             raise InputError(
-                "the list of referrers goes on at another host", where=str(repository), expected=str(url.host)
+                "the list of referrers goes on at another host", where=str(repository), expected=str(response.url.host)
             )
+    raise InputError("the list of referrers does not end", where=str(repository), expected=f"at most {MAX_PAGES} pages")
 
 
 async def _from_tag(repository: Repository, digest: str) -> tuple[Referrer, ...]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import to_thread
+from modelpack_client import ModelPackClient  # type: ignore[import-untyped]
 from spdx_tools.spdx.model.relationship import RelationshipType
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
@@ -125,6 +127,19 @@ async def test_the_modelpack_manifest_shares_the_images_layers(
     assert len(config["modelfs"]["diffIds"]) == 2
     if compression is Compression.NONE:
         assert config["modelfs"]["diffIds"] == [layer["digest"] for layer in manifest["layers"]]
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+async def test_a_modelpack_client_gets_the_model(
+    tmp_path: Path, base: str, registry: str, repository: str, options: RegistryOptions, compression: Compression
+) -> None:
+    source = source_of(tmp_path / "model")
+    build = replace(ALL, compression=compression)
+    modelcar = await build_and_push(source, base, registry, f"{repository}-{compression}", build=build, options=options)
+    reference = f"{registry}/{repository}-{compression}@{modelcar.referrers[MODELPACK]}"
+    pulled = await to_thread.run_sync(ModelPackClient(insecure=True).pull, reference, tmp_path / "pulled")
+    assert {path.name for path in pulled.files} == set(source.files)
+    assert all(path.read_bytes() == (source.directory / path.name).read_bytes() for path in pulled.files)
 
 
 async def test_a_second_push_only_looks(

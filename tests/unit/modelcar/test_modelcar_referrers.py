@@ -19,10 +19,12 @@ from servepath.modelcar.referrers import (
 )
 from servepath.modelcar.registry import open_registry
 from servepath.modelcar.repository import Repository
-from servepath.modelcar.store import CONFIG, MANIFEST, Descriptor, Document, canonical_json
+from servepath.modelcar.store import CONFIG, INDEX, MANIFEST, Descriptor, Document, canonical_json
+from tests.unit.modelcar.faults import Rule
 
 if TYPE_CHECKING:
     from servepath.modelcar.registry import RegistryOptions
+    from tests.unit.modelcar.faults import Faults
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +71,67 @@ async def test_a_later_attachment_joins_the_list(registry: str, repository: str,
         await attach(target, [second])
         listed = {entry.descriptor.digest for entry in await list_referrers(target, image.digest)}
         assert listed == {first.document.digest, second.document.digest}
+
+
+async def test_a_registry_with_the_referrers_api_keeps_its_own_list(
+    faults: Faults, repository: str, options: RegistryOptions
+) -> None:
+    """Answers of the distribution specification 1.1: the header OCI-Subject, an index page by page."""
+    async with open_registry(faults.host, options) as client:
+        target = Repository(client, repository)
+        image = await push_image(target)
+        first, second = (make_attachment(image, SBOM, data, {}) for data in (b"1", b"2"))
+        pages = [canonical_json({"manifests": [entry.referrer.to_json()]}) for entry in (first, second)]
+        of_index = {"Content-Type": INDEX}
+        following = of_index | {"Link": f'</v2/{repository}/referrers/{image.digest}?page=2>; rel="next"'}
+        empty = canonical_json({"manifests": []})
+        faults.rules += [
+            Rule("GET", "/referrers/", status=200, headers=of_index, body=empty),
+            Rule("PUT", "/manifests/", times=2, change_headers=lambda headers: headers | {"OCI-Subject": image.digest}),
+            Rule("GET", "/referrers/", status=200, headers=following, body=pages[0]),
+            Rule("GET", "page=2", status=200, headers=of_index, body=pages[1]),
+        ]
+        await attach(target, [first, second])
+        listed = await list_referrers(target, image.digest)
+        assert [entry.descriptor.digest for entry in listed] == [first.document.digest, second.document.digest]
+    assert faults.count("GET", fallback_tag(image.digest)) == 0
+    assert faults.count("PUT", fallback_tag(image.digest)) == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "message"),
+    [
+        ({"Content-Type": INDEX}, b"[]", "a JSON list"),
+        ({"Content-Type": INDEX}, b'{"manifests": 1}', "without `manifests`"),
+        ({"Content-Type": INDEX}, b'{"manifests": [{}]}', "not a descriptor"),
+        (
+            {"Content-Type": INDEX, "Link": '<http://127.0.0.1:1/v2/>; rel="next"'},
+            b'{"manifests": []}',
+            "goes on at another host",
+        ),
+    ],
+)
+async def test_a_malformed_list_is_refused(
+    faults: Faults, repository: str, options: RegistryOptions, headers: dict[str, str], body: bytes, message: str
+) -> None:
+    faults.rules.append(Rule("GET", "/referrers/", status=200, headers=headers, body=body))
+    async with open_registry(faults.host, options) as client:
+        with pytest.raises(InputError, match=message):
+            await list_referrers(Repository(client, repository), f"sha256:{'0' * 64}")
+
+
+async def test_a_list_that_does_not_end_is_refused(faults: Faults, repository: str, options: RegistryOptions) -> None:
+    again = {"Content-Type": INDEX, "Link": '<?again>; rel="next"'}
+    faults.rules.append(Rule("GET", "/referrers/", times=1000, status=200, headers=again, body=b'{"manifests": []}'))
+    async with open_registry(faults.host, options) as client:
+        with pytest.raises(InputError, match="does not end"):
+            await list_referrers(Repository(client, repository), f"sha256:{'0' * 64}")
+
+
+async def test_a_web_page_is_no_list(faults: Faults, repository: str, options: RegistryOptions) -> None:
+    faults.rules.append(Rule("GET", "/referrers/", status=200, headers={"Content-Type": "text/html"}, body=b"<html>"))
+    async with open_registry(faults.host, options) as client:
+        assert await list_referrers(Repository(client, repository), f"sha256:{'0' * 64}") == ()
 
 
 async def test_what_is_no_digest_or_no_referrer_is_refused(
