@@ -15,6 +15,7 @@ import numpy as np
 from servepath.bench.capacity import Load, Sweep, SweepDesign
 from servepath.bench.engine_metrics import watching
 from servepath.bench.knee import analyse_sweep, bracket, gave_up, next_rate_per_s, point_of
+from servepath.bench.model import Arrivals
 from servepath.bench.paths import load_path, make_prompts, open_paths, warm_up
 from servepath.bench.schedule import arrival_times_s
 from servepath.errors import UsageError
@@ -81,13 +82,15 @@ async def sweep(
         progress: called after each load, outside of measured time.
 
     Raises:
-        UsageError: no endpoint, or no objective.
+        UsageError: no endpoint, no objective, or a closed loop, which offers no rate.
         ClusterError: an endpoint answered none of its warm-up requests.
     """
     if not endpoints:
         raise UsageError("no endpoint", where="sweep", expected="one or more")
     if all(bound is None for bound in (slo.ttft_p95_s, slo.itl_p95_s, slo.e2e_p95_s, slo.error_rate)):
         raise UsageError("no objective", where="sweep", expected="at least one bound that a rate can miss")
+    if plan.arrivals is Arrivals.CLOSED:
+        raise UsageError("a closed loop offers no rate", where="sweep", expected="constant, poisson or burst arrivals")
     running = _Running(plan, design or SweepDesign(), slo, {name: [] for name in endpoints})
     async with open_paths(endpoints, plan) as paths:
         prompts = await make_prompts(next(iter(paths.values())), plan)

@@ -34,6 +34,7 @@ COMMANDS = {
     "start": "servepath.cli.lifecycle:start_command",
     "smoke": "servepath.cli.serving:smoke_command",
     "bench": "servepath.cli.serving:bench_command",
+    "sweep": "servepath.cli.sweep:sweep_command",
     "lifecycle": "servepath.cli.lifecycle:lifecycle_command",
     "report": "servepath.cli.report:report_command",
     "e2e": "servepath.cli.e2e:e2e_command",

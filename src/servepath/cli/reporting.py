@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from servepath.bench.capacity import Sweep
     from servepath.bench.model import Comparison
     from servepath.cluster.model import Cluster
     from servepath.evidence import CheckResult
@@ -48,6 +49,7 @@ def finish(
     *,
     checks: tuple[CheckResult, ...] = (),
     comparison: Comparison | None = None,
+    sweep: Sweep | None = None,
 ) -> None:
     """Write the report of one stage, if one is wanted, and end with the exit code of what it found.
 
@@ -55,7 +57,9 @@ def finish(
         typer.Exit: the verdict is `fail`.
         InputError: the directory cannot be written.
     """
-    report = Report(run_info(), cluster=cluster, deployments=deployments, checks=checks, comparison=comparison)
+    report = Report(
+        run_info(), cluster=cluster, deployments=deployments, checks=checks, comparison=comparison, sweep=sweep
+    )
     if directory is not None:
         write_report(report, directory)
         console_line(f"{report.verdict}: {directory}/report.html")

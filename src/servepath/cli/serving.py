@@ -178,7 +178,7 @@ def smoke_command(
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], tuple[CheckResult, ...]]:
         async with stage_report(report):
             cluster = await connection.open()
-            spec, endpoints = await _find(cluster, namespace, name, path, profile)
+            spec, endpoints = await find_paths(cluster, namespace, name, path, profile)
             checking = CheckContext(
                 cluster=cluster,
                 spec=spec,
@@ -232,7 +232,7 @@ def bench_command(
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], Comparison]:
         async with stage_report(report):
             cluster = await connection.open()
-            _, endpoints = await _find(cluster, namespace, name, path, profile)
+            _, endpoints = await find_paths(cluster, namespace, name, path, profile)
             named = {str(one): endpoint for one, endpoint in endpoints.items()}
             if path is not None:
                 named = {f"{path}-a": endpoints[path], f"{path}-b": endpoints[path]}
@@ -269,7 +269,7 @@ def _quiet(result: CheckResult) -> None:
     del result
 
 
-async def _find(
+async def find_paths(
     cluster: Cluster, namespace: str, name: str, path: ServingPath | None, profile: Profile
 ) -> tuple[ServingSpec, dict[ServingPath, Endpoint]]:
     """Find the wanted paths; both must serve the same model on the same engine."""

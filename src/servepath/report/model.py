@@ -107,7 +107,12 @@ class Report:
                 for summary in self.comparison.summaries
                 if summary.error_rate > allowed
             ]
-        if not reasons and not self.comparison and all(check.verdict is Verdict.SKIP for check in self.checks):
+        if (
+            not reasons
+            and not self.comparison
+            and not self.sweep
+            and all(check.verdict is Verdict.SKIP for check in self.checks)
+        ):
             reasons.append("nothing was checked and nothing was measured")
         return tuple(reasons)
 

@@ -238,6 +238,8 @@ async def test_a_sweep_without_objectives_or_endpoints_is_refused() -> None:
         await sweep({"raw": endpoint_on(9)}, PLAN, Slo(None, None, None, None))
     with pytest.raises(UsageError, match="no endpoint"):
         await sweep({}, PLAN, Slo())
+    with pytest.raises(UsageError, match="closed loop"):
+        await sweep({"raw": endpoint_on(9)}, BenchPlan(arrivals=Arrivals.CLOSED), Slo())
 
 
 @pytest.mark.anyio

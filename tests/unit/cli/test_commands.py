@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
     from tests.unit.cli.conftest import Servepath
 
-COMMANDS = ("modelcar", "verify", "copy", "cluster", "platform", "deploy", "delete", "smoke", "bench", "report", "e2e")
+COMMANDS = (
+    "modelcar",
+    "verify",
+    "copy",
+    "cluster",
+    "platform",
+    "deploy",
+    "delete",
+    "smoke",
+    "bench",
+    "sweep",
+    "report",
+    "e2e",
+)
 DIGEST = f"sha256:{'0' * 64}"
 
 
@@ -39,6 +52,7 @@ def test_every_command_explains_itself(servepath: Servepath, command: str) -> No
         (["report", "nowhere"], 3, "the report cannot be read"),
         (["deploy", "--path", "raw", "--kubeconfig", "k", "--profile", "huge"], 2, "no profile is named 'huge'"),
         (["bench", "--kubeconfig", "k", "--blocks", "1"], 2, "blocks is 1"),
+        (["sweep", "--kubeconfig", "k", "--rate", "2", "--rate", "1"], 2, "the rates do not rise"),
         (["cluster", "--kubeconfig", "nowhere"], 5, "nowhere"),
         (["modelcar", "--source", "x", "--push", "host-alone"], 2, "expected HOST/REPOSITORY"),
         (["modelcar", "--source", "x", "--layout", "o", "--reshard", "5 apples"], 2, "not a size: '5 apples'"),
