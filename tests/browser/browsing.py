@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text()
 HEIGHT_PX = 800
+TIMEOUT_MS = 180_000.0
+"""A machine that builds something beside the tests takes its time to draw a page."""
 A4_MARGIN = "12mm"
 
 Scheme = Literal["light", "dark"]
@@ -47,6 +49,7 @@ class Opened:
 def opened(browser: Browser, file: Path, width_px: int, scheme: Scheme = "light") -> Iterator[Opened]:
     """Open a file as a page of some width."""
     context = browser.new_context(viewport={"width": width_px, "height": HEIGHT_PX}, color_scheme=scheme)
+    context.set_default_timeout(TIMEOUT_MS)
     try:
         seen = Opened(context.new_page())
         seen.page.on("request", lambda request: seen.requests.append(request.url))

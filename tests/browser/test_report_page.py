@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.browsing import Scheme, opened
-from tests.browser.conftest import RUNS
+from tests.browser.conftest import PAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width_px", WIDTHS_PX)
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_wrong_with_the_page(
     browser: Browser, pages: dict[str, Path], artefacts: Path, name: str, width_px: int, scheme: Scheme
 ) -> None:
@@ -30,7 +30,7 @@ def test_nothing_is_wrong_with_the_page(
         assert seen.problems() == {}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", PAGES)
 def test_the_answer_is_on_the_first_screen_of_a_phone(browser: Browser, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name], 360) as seen:
         for selector in (".badge", "h1"):
@@ -50,7 +50,7 @@ def test_the_three_numbers_are_on_the_first_screen_of_a_phone(browser: Browser, 
         assert place["y"] + place["height"] < 640
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", PAGES)
 def test_the_printed_report_has_everything(
     browser: Browser, pages: dict[str, Path], artefacts: Path, name: str
 ) -> None:
@@ -68,7 +68,7 @@ def test_the_printed_report_has_everything(
     for heading in headings:
         assert " ".join(heading.split()) in text
     if plots:
-        assert "TTFT median" in text
+        assert "E2E median" in text
     assert problems == {}
 
 

@@ -30,6 +30,8 @@ def one_line(document: dict[str, Any]) -> str:
         return _sentence(found(document["comparison"]))
     if document["sweep"]:
         return _sentence("; ".join(knee_words(knee) for knee in document["sweep"]["knees"]))
+    if document["lifecycle"] and document["lifecycle"]["rollouts"] and not document["checks"]:
+        return _sentence("; ".join(_rollout_words(rollout) for rollout in document["lifecycle"]["rollouts"]))
     return "Everything that was checked holds"
 
 
@@ -45,13 +47,15 @@ def found(comparison: dict[str, Any]) -> str:
 
 
 def tiles(document: dict[str, Any]) -> list[Tile]:
-    """The numbers to see first: what the other path costs, else how far each goes, else how long it took to answer."""
+    """The numbers to see first: what the other path costs, else how far each goes, else how long each is away."""
     comparison = document["comparison"]
     candidates: list[Tile] = []
     if comparison and comparison["client"]["kept_schedule"]:
         candidates += _ratio_tiles(comparison["ratios"])
     if not candidates and document["sweep"]:
         candidates += [_knee_tile(knee) for knee in document["sweep"]["knees"]]
+    if not candidates and document["lifecycle"]:
+        candidates += [_rollout_tile(rollout) for rollout in document["lifecycle"]["rollouts"]]
     if not candidates:
         candidates += [
             Tile(duration(one["ready_s"]), f"{one['path']} to its first answer", "from apply, measured once")
@@ -114,6 +118,19 @@ def _knee_tile(knee: dict[str, Any]) -> Tile:
     cost = knee["cost"]
     note = f"${cost['usd_per_1k_requests']:.3g} per 1000 requests" if cost else f"{knee['request_count']} requests"
     return Tile(value, f"highest rate of {knee['path']} within its objectives", note)
+
+
+def _rollout_words(rollout: dict[str, Any]) -> str:
+    what = f"an update of {rollout['path']} ({rollout['strategy']})"
+    if not rollout["failed_count"]:
+        return f"{what} fails no request"
+    return f"{what} fails {rollout['failed_count']} of {rollout['request_count']} requests"
+
+
+def _rollout_tile(rollout: dict[str, Any]) -> Tile:
+    value = duration(rollout["downtime_s"]) if rollout["failed_count"] else "0 s"
+    note = f"{rollout['failed_count']} of {rollout['request_count']} requests failed, {rollout['strategy']}"
+    return Tile(value, f"without an answer while {rollout['path']} is updated", note)
 
 
 def _run_facts(document: dict[str, Any]) -> Iterable[str]:

@@ -109,8 +109,7 @@ class Report:
             ]
         if (
             not reasons
-            and not self.comparison
-            and not self.sweep
+            and not (self.comparison or self.sweep or self.lifecycle)
             and all(check.verdict is Verdict.SKIP for check in self.checks)
         ):
             reasons.append("nothing was checked and nothing was measured")
