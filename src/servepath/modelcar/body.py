@@ -1,7 +1,7 @@
 """What is moved: a content's bytes, from where they lie to a socket or a file, hashed beside it in another thread.
 
 The kernel moves the parts of files (`sendfile`, `copy_file_range`), so that hashing is the only time that the bytes
-pass through this process: 128 KiB at a time, which stay in the processor's cache.
+pass through this process: 256 KiB at a time, which stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from servepath.modelcar.content import Content, FileRange, Piece
     from servepath.modelcar.pipe import Pipe
 
-WINDOW_BYTES = 4 << 20
+WINDOW_BYTES = 8 << 20
 """How much is moved and hashed side by side, and how often progress is told."""
-BUFFER_BYTES = 128 << 10
+BUFFER_BYTES = 256 << 10
 HASHED_BYTES = 64 << 20
 """How much is hashed in one go where nothing is sent; between two of them the work can be cancelled."""
 

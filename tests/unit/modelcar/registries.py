@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def running_registry(directory: Path, auth: str = "") -> Iterator[str]:
+def running_registry(directory: Path, auth: str = "", tls: tuple[Path, Path] | None = None) -> Iterator[str]:
     """Run Debian's docker-registry on a free loopback port and yield its `host:port`."""
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed: apt-get install docker-registry")
     host = _free_address()
     config = directory / "config.yml"
+    secured = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
     config.write_text(
         "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {directory / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{host}', secret: test}}\n{auth}"
+        f"http: {{addr: '{host}', secret: test{secured}}}\n{auth}"
     )
     with _running([program, "serve", str(config)], host, directory / "log"):
         yield host
