@@ -34,7 +34,7 @@ from servepath.cli.output import console_line
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict
-from servepath.lifecycle.measure import LifecyclePlan
+from servepath.lifecycle.measure import BRIEF_ROLLOUTS, LifecyclePlan
 from servepath.measuring import LifecycleRequest
 from servepath.modelcar.copy import push_layout
 from servepath.modelcar.hub import HubOptions, download, parse_spec
@@ -364,9 +364,8 @@ def _lifecycle(started: _Started) -> LifecycleRequest:
     """What is measured of the lifecycle, with what this node's owner alone can do."""
     cluster = Cluster(started.node.kubeconfig, started.node.registry.address, started.gateway.url)
     programs = {"KServe controller": started.kserve.running, "Envoy Gateway controller": started.gateway.running}
-    return LifecycleRequest(
-        LifecyclePlan(memory_how=upkeep.MEMORY_HOW), upkeep.evict, partial(upkeep.footprint, cluster, programs)
-    )
+    plan = LifecyclePlan(rollouts=BRIEF_ROLLOUTS, memory_how=upkeep.MEMORY_HOW)
+    return LifecycleRequest(plan, upkeep.evict, partial(upkeep.footprint, cluster, programs))
 
 
 async def _keep_logs(layout: Layout, report_directory: Path) -> None:

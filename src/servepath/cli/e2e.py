@@ -49,7 +49,7 @@ from servepath.cli.progress import show_stages
 from servepath.cli.running import run
 from servepath.e2e import E2eRequest, exit_code_of
 from servepath.e2e import run as run_e2e
-from servepath.lifecycle.measure import LifecyclePlan
+from servepath.lifecycle.measure import BRIEF_ROLLOUTS, LifecyclePlan
 from servepath.measuring import LifecycleRequest
 from servepath.report.model import Report
 from servepath.serving.profiles import profile_named
@@ -124,7 +124,7 @@ def e2e_command(
             plan=plan,
             slo=Slo() if slo else None,
             sweep=sweep_design,
-            lifecycle=LifecycleRequest(LifecyclePlan()) if lifecycle else None,
+            lifecycle=LifecycleRequest(LifecyclePlan(rollouts=BRIEF_ROLLOUTS)) if lifecycle else None,
             keep=keep,
         )
         with show_stages(stderr_console()) as observer:

@@ -35,6 +35,13 @@ Evict: TypeAlias = Callable[[str], Awaitable[None]]
 
 PATHS = (ServingPath.RAW, ServingPath.KSERVE)
 
+BRIEF_ROLLOUTS = (
+    (ServingPath.RAW, RECREATE),
+    (ServingPath.KSERVE, RECREATE),
+    (ServingPath.KSERVE, ROLLING_UPDATE),
+)
+"""The updates of a whole job, whose lifecycle is to take five minutes at most."""
+
 COLD = "apply_to_first_token_cold"
 WARM = "apply_to_first_token_warm"
 START = "start_to_first_token"
