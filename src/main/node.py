@@ -18,6 +18,7 @@ REGISTRY = f"{REGISTRY_HOST}:{REGISTRY_PORT}"
 GATEWAY_URL = f"http://k3s:{GATEWAY_PORT}"
 READY_TIMEOUT_S = 300
 KUBECONFIGS = "/var/servepath/kubeconfigs"
+READY_KUBECONFIG = "/var/servepath/ready.yaml"
 SCRIPTS = "/usr/local/lib/servepath"
 
 ALL_REGISTRIES = "*"
@@ -77,8 +78,13 @@ async def kubeconfig(run_id: str, server: dagger.Service, mirror: str) -> dagger
         _k3s_container(mirror)
         .with_service_binding("k3s", server)
         .with_env_variable("SERVEPATH_RUN", run_id)
-        .with_exec(["sh", f"{SCRIPTS}/k3s-ready.sh", _kubeconfig_path(run_id), str(READY_TIMEOUT_S)])
-        .stdout()
+        # What a command prints is in the log of the call, and this has the administrator's key.
+        .with_exec(
+            ["sh", f"{SCRIPTS}/k3s-ready.sh", _kubeconfig_path(run_id), str(READY_TIMEOUT_S)],
+            redirect_stdout=READY_KUBECONFIG,
+        )
+        .file(READY_KUBECONFIG)
+        .contents()
     )
     return dag.set_secret(f"servepath-kubeconfig-{run_id}", text)
 

@@ -1,10 +1,15 @@
 """`dagger call` on a real engine.
 
-Two variables adapt the tests to a machine that cannot pull the pinned images or has no default engine:
+Variables adapt the tests to a machine that cannot pull the pinned images or has no default engine:
 
 - `_EXPERIMENTAL_DAGGER_RUNNER_HOST` is Dagger's own and names a running engine;
 - `SERVEPATH_ENGINE_LOCK` names a lock file to use instead of `manifests/lock.yaml`. The tests then run a copy of the
-  module with that lock, and with its `python` as the base image of the runtime.
+  module with that lock, and with its `python` as the base image of the runtime;
+- `SERVEPATH_ENGINE_MIRROR` is `--registry-mirror` of every call;
+- `SERVEPATH_ENGINE_GATEWAY_CLASS` is the GatewayClass of a new cluster, `agentgateway` by default;
+- `SERVEPATH_ENGINE_STATE` is the engine's state directory, which the tests then look through for secrets.
+
+`python -m tests.engine.standin` makes stand-ins for the images, puts them into a registry and writes such a lock.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 REACHABLE_TIMEOUT_S = 300
-CALL_TIMEOUT_S = 1800
+CALL_TIMEOUT_S = 3600
 _NOT_COPIED = (".git", ".venv", ".uv", "__pycache__", ".*_cache", ".hypothesis")
 
 
@@ -37,14 +42,17 @@ class Dagger:
 
     Attributes:
         module: the module's directory.
+        mirror: the registry that every image comes from; upstream when empty.
     """
 
     module: Path
+    mirror: str
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `dagger` on the module, whatever comes of it."""
         verb, *rest = arguments
-        return _run([verb, f"--mod={self.module}", *rest], CALL_TIMEOUT_S)
+        mirror = [f"--registry-mirror={self.mirror}"] if self.mirror and verb == "call" else []
+        return _run([verb, f"--mod={self.module}", *mirror, *rest], CALL_TIMEOUT_S)
 
     def call(self, *arguments: str) -> str:
         """Run `dagger call`, and give what it printed; fails when it did."""
@@ -69,7 +77,13 @@ def dagger(tmp_path_factory: pytest.TempPathFactory) -> Dagger:
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
         pytest.skip(f"no Dagger engine is reachable; `dagger core version` says: {said[-1]}")
-    return Dagger(_module(tmp_path_factory))
+    return Dagger(_module(tmp_path_factory), os.environ.get("SERVEPATH_ENGINE_MIRROR", ""))
+
+
+@pytest.fixture(scope="session")
+def gateway_class() -> str:
+    """The GatewayClass of a new cluster."""
+    return os.environ.get("SERVEPATH_ENGINE_GATEWAY_CLASS", "agentgateway")
 
 
 @pytest.fixture(scope="session")

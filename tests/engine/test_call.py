@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from servepath.errors import InputError
 from servepath.platform import lock
+from servepath.platform.mirror import parse_mirror
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Dagger
@@ -25,9 +27,15 @@ def layout(dagger: Dagger, model: Path, tmp_path_factory: pytest.TempPathFactory
     return directory
 
 
+def entries(layout: Path) -> list[dict[str, Any]]:
+    """What an OCI layout lists."""
+    listed: list[dict[str, Any]] = json.loads((layout / "index.json").read_text())["manifests"]
+    return listed
+
+
 def manifest_digest(layout: Path) -> str:
     """The digest of the one image of an OCI layout."""
-    (manifest,) = json.loads((layout / "index.json").read_text())["manifests"]
+    (manifest,) = entries(layout)
     return str(manifest["digest"])
 
 
@@ -49,7 +57,12 @@ def test_the_digest_is_the_command_line_s(dagger: Dagger, model: Path, layout: P
     base = lock.read(dagger.module / "manifests/lock.yaml").image("modelcar-base").reference
     servepath = Path(sys.executable).with_name("servepath")
     command = [str(servepath), "modelcar", f"--source={model}", f"--layout={tmp_path / 'host'}", f"--base-image={base}"]
-    subprocess.run(command, check=True, timeout=300)
+    environment = dict(os.environ)
+    if dagger.mirror:
+        mirror = parse_mirror(dagger.mirror)
+        command[-1] = f"--base-image={mirror.image(base)}"
+        environment["SERVEPATH_PLAIN_HTTP"] = mirror.host if mirror.plain_http else ""
+    subprocess.run(command, env=environment, check=True, timeout=300)
     assert manifest_digest(tmp_path / "host") == manifest_digest(layout)
 
 
@@ -69,6 +82,18 @@ def test_another_model_has_another_digest(dagger: Dagger, model: Path, layout: P
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "README.md").write_text("Another card.\n")
     assert dagger.call("modelcar", f"--source={tmp_path}", "digest") != manifest_digest(layout)
+
+
+def test_a_mirror_is_one_layout_that_another_registry_takes(dagger: Dagger, tmp_path: Path) -> None:
+    if not dagger.mirror:
+        pytest.skip("SERVEPATH_ENGINE_MIRROR names no registry to publish to")
+    dagger.call("mirror", "--only=uv,modelcar-base", "layout", "export", f"--path={tmp_path}")
+    names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries(tmp_path)}
+    pins = lock.read(dagger.module / "manifests/lock.yaml")
+    assert names == {pins.image(name).reference.partition("@")[0] for name in ("uv", "modelcar-base")}
+    published = dagger.call("mirror-from", f"--layout={tmp_path}", "publish", f"--address={dagger.mirror}/copy")
+    digests = {line.rpartition("@")[2] for line in published.splitlines()}
+    assert digests == {pins.image(name).reference.rpartition("@")[2] for name in ("uv", "modelcar-base")}
 
 
 def test_a_directory_without_weights_is_refused_in_words(dagger: Dagger, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import yaml
 
-from ci.node import cgroups, envoy_gateway, holder, images, kserve, node
+from ci.node import cgroups, crds, envoy_gateway, holder, images, kserve, node
 from ci.node.layout import Layout
 
 PREPARED = Path("/opt/standin")
@@ -55,6 +55,7 @@ async def serve(address: str, name: str, kubeconfig: Path) -> None:
     await envoy_gateway.apply_gateway_api(running.plane, files)
     await kserve.start(layout, running.plane, kserve.KServeFiles(PREPARED / "kserve-manager", PREPARED / "kserve.json"))
     say("KServe is ready")
+    await crds.apply(running.kubectl, [_cert_manager_was_here()])
     gateway = await envoy_gateway.start(layout, running.plane, running.registry, files)
     await running.kubectl.apply([await _on_port_80(running, address)])
     say(f"the gateway is ready at {gateway.url} and at http://{address}")
@@ -100,6 +101,19 @@ async def _on_port_80(running: node.Node, address: str) -> dict[str, Any]:
     spec = {"selector": service["spec"]["selector"], "ports": ports, "externalIPs": [address]}
     metadata = {"name": "on-port-80", "namespace": envoy_gateway.NAMESPACE}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _cert_manager_was_here() -> dict[str, Any]:
+    """What shows that cert-manager is installed: the node's own authority signs for KServe's webhooks in its place."""
+    names = {"kind": "Certificate", "listKind": "CertificateList", "plural": "certificates", "singular": "certificate"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "certificates.cert-manager.io"},
+        "spec": {"group": "cert-manager.io", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
 
 
 def _envoy() -> images.Image:

@@ -39,6 +39,7 @@ DEBIAN_PACKAGES = (
     "hostname",
     "iproute2",
     "iptables",
+    "libstdc++6",  # apt brings it in the official images
     "mount",
     "procps",
     "python3",

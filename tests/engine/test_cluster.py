@@ -1,0 +1,46 @@
+"""A cluster of our own on a real engine: the whole job, and each of its stages alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine.leaks import PRIVATE_KEYS, leaks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.engine.conftest import Dagger
+
+FILES = {"report.json", "report.md", "report.html", "junit.xml"}
+
+
+@pytest.fixture
+def small(gateway_class: str) -> list[str]:
+    """The arguments of a run that fits 2 cores, of a model that knows nothing."""
+    return ["--profile=cpu_small", "--expected-answer=", f"--gateway-class={gateway_class}"]
+
+
+def test_the_whole_job_on_a_new_cluster(dagger: Dagger, model: Path, small: list[str], tmp_path: Path) -> None:
+    done = dagger.run("call", "prove", f"--source={model}", *small, "export", f"--path={tmp_path}")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verdict"] == "pass"
+    assert {endpoint["path"] for endpoint in report["endpoints"]} == {"raw", "kserve"}
+    (tmp_path / "log").write_text(done.stdout + done.stderr)
+    assert leaks(PRIVATE_KEYS, tmp_path) == []
+
+
+def test_one_path_alone(dagger: Dagger, model: Path, gateway_class: str) -> None:
+    chain = ["cluster", f"--gateway-class={gateway_class}", "deploy", f"--source={model}", "--path=raw"]
+    summary = dagger.call(*chain, "--profile=cpu_small", "smoke", "--expected-answer=", "summary")
+    assert "raw" in summary
+
+
+def test_a_new_cluster_can_be_looked_into(dagger: Dagger, gateway_class: str, tmp_path: Path) -> None:
+    cluster = ["cluster", f"--gateway-class={gateway_class}"]
+    assert dagger.call(*cluster, "diagnostics", "export", f"--path={tmp_path}")
+    assert any(tmp_path.iterdir())
