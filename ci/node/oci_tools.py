@@ -1,6 +1,7 @@
 """Tools of others that read and copy images: the interoperability tests try ours on them.
 
-crane and oras are Go modules; crane brings a second registry (`crane registry serve`). skopeo and umoci are Debian's.
+crane, oras and umoci are Go modules; crane brings a second registry (`crane registry serve`). Debian's umoci is older
+than zstd layers; its skopeo will do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 _MODULE = HERE / "oci-tools"
 CRANE = GoProgram(name="crane", module=_MODULE, package="github.com/google/go-containerregistry/cmd/crane")
 ORAS = GoProgram(name="oras", module=_MODULE, package="oras.land/oras/cmd/oras")
-PROGRAMS = (CRANE, ORAS)
-PACKAGES = {"skopeo": "/usr/bin/skopeo", "umoci": "/usr/bin/umoci"}
+UMOCI = GoProgram(name="umoci", module=_MODULE, package="github.com/opencontainers/umoci/cmd/umoci")
+PROGRAMS = (CRANE, ORAS, UMOCI)
+PACKAGES = {"skopeo": "/usr/bin/skopeo"}
 
 
 async def prepare(cache: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from ci.node import holder, images, oci_tools, programs
 from ci.node.layout import from_environment
 from tests.interop.forms import FORMS, Shipped, ship, write_varied_model
+from tests.interop.raw import put_two_platforms
 from tests.unit.modelcar.registries import running_crane_registry, running_registry
 
 if TYPE_CHECKING:
@@ -99,7 +100,21 @@ def base(registry: str) -> str:
     return anyio.run(images.push, images.busybox(), registry, "base/busybox")
 
 
+@pytest.fixture(scope="session")
+def base_index(base: str) -> str:
+    """Put an index over the base and one that says it is for arm64, which nothing here runs."""
+    registry, _, rest = base.partition("/")
+    repository, _, digest = rest.partition("@")
+    return f"{registry}/{repository}@{put_two_platforms(registry, repository, digest)}"
+
+
 @pytest.fixture(scope="session", params=FORMS)
-def shipped(request: pytest.FixtureRequest, model: Path, base: str, registry: str) -> Shipped:
+def shipped(
+    request: pytest.FixtureRequest,
+    model: Path,
+    base_index: str,
+    registry: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Shipped:
     """Push the model in each form in which servepath writes images."""
-    return anyio.run(ship, request.param, model, base, registry)
+    return anyio.run(ship, request.param, model, base_index, registry, tmp_path_factory.mktemp("shipped"))

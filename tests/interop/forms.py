@@ -7,10 +7,13 @@ import os
 import random
 import stat
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from servepath.modelcar.build import build_and_push
+from servepath.modelcar.build import build_and_push, build_layout
+from servepath.modelcar.compress import Compression
+from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source import open_source
 from tests.unit.modelcar.helpers import MIB, write_model
 
@@ -18,7 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FORMS = ("plain",)
+FORMS = {
+    "plain": BuildOptions(),
+    "resharded": BuildOptions(reshard_bytes=6 * MIB),
+    "zstd": BuildOptions(compression=Compression.ZSTD),
+    "index": BuildOptions(platforms=("linux/amd64", "linux/arm64")),
+    "attested": BuildOptions(attest=True, modelpack=True, created_s=1_700_000_000),
+}
 LONG_NAME = "/".join(["a-directory-whose-name-is-long"] * 4) + "/and-a-file-in-it-with-a-long-name.txt"
 
 
@@ -46,13 +55,13 @@ class Shipped:
         return f"{self.registry}/{self.repository}@{self.digest}"
 
 
-def write_varied_model(directory: Path) -> Path:
+def write_varied_model(directory: Path, seed: int = 0) -> Path:
     """Write a model of two shards of 10 MiB that do not compress, and names that a plain tar header cannot carry."""
     write_model(directory, [5 * MIB, 5 * MIB])
     for number, shard in enumerate(sorted(directory.glob("*.safetensors"))):
         data = shard.read_bytes()
         header_bytes = 8 + int.from_bytes(data[:8], "little")
-        shard.write_bytes(data[:header_bytes] + random.Random(number).randbytes(len(data) - header_bytes))  # noqa: S311
+        shard.write_bytes(data[:header_bytes] + random.Random(seed + number).randbytes(len(data) - header_bytes))  # noqa: S311
     (directory / LONG_NAME).parent.mkdir(parents=True)
     (directory / LONG_NAME).write_text("a name of more than 100 bytes")
     (directory / "größe.txt").write_text("a name that is not ASCII")
@@ -63,11 +72,27 @@ def write_varied_model(directory: Path) -> Path:
     return directory
 
 
-async def ship(form: str, model: Path, base: str, registry: str) -> Shipped:
-    """Push the model in one of `FORMS`."""
-    repository = f"interop/{form}"
-    pushed = await build_and_push(open_source(model), base, registry, repository, tag="v1")
-    return Shipped(form, registry, repository, pushed.digest, digests_below(model))
+async def ship(form: str, model: Path, base: str, registry: str, scratch: Path) -> Shipped:
+    """Push the model in one of `FORMS`.
+
+    Args:
+        form: which.
+        model: the model's directory.
+        base: a base image of two platforms.
+        registry: `host:port`.
+        scratch: an empty directory.
+    """
+    repository, source, build = f"interop/{form}", open_source(model), FORMS[form]
+    pushed = await build_and_push(source, base, registry, repository, tag="v1", build=build)
+    files = digests_below(model)
+    if build.reshard_bytes:
+        built = await build_layout(source, base, scratch / "layout", build=build)
+        for layer in built.layers[1:]:
+            blob = scratch / "layout" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
+            with tarfile.open(blob) as archive:
+                archive.extractall(scratch / "out", filter="data")
+        files = digests_below(scratch / "out" / "models")
+    return Shipped(form, registry, repository, pushed.digest, files)
 
 
 def digests_below(directory: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ def get_manifest(registry: str, repository: str, digest: str) -> dict[str, Any]:
 def put_manifest(registry: str, repository: str, manifest: dict[str, Any]) -> str:
     """Put a manifest under its digest, and return the digest."""
     data = json.dumps(manifest).encode()
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    digest = _digest(data)
     url = f"http://{registry}/v2/{repository}/manifests/{digest}"
     httpx.put(url, content=data, headers={"Content-Type": manifest["mediaType"]}).raise_for_status()
     return digest
@@ -41,3 +41,30 @@ def put_with_wrong_config_size(registry: str, repository: str, digest: str) -> s
     manifest = get_manifest(registry, repository, digest)
     manifest["config"]["size"] += 1
     return put_manifest(registry, repository, manifest)
+
+
+def put_two_platforms(registry: str, repository: str, digest: str) -> str:
+    """Put an index over an image for amd64 and the same one said to be for arm64; return the index's digest."""
+    amd64 = get_manifest(registry, repository, digest)
+    blobs = f"http://{registry}/v2/{repository}/blobs"
+    config = httpx.get(f"{blobs}/{amd64['config']['digest']}").raise_for_status().json() | {"architecture": "arm64"}
+    data = json.dumps(config).encode()
+    upload = httpx.post(f"{blobs}/uploads/").raise_for_status()
+    location = httpx.URL(upload.headers["Location"]).copy_merge_params({"digest": _digest(data)})
+    httpx.put(location, content=data).raise_for_status()
+    arm64 = amd64 | {"config": amd64["config"] | {"digest": _digest(data), "size": len(data)}}
+    entries = [
+        {
+            "mediaType": manifest["mediaType"],
+            "digest": put_manifest(registry, repository, manifest),
+            "size": len(json.dumps(manifest).encode()),
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for manifest, architecture in ((amd64, "amd64"), (arm64, "arm64"))
+    ]
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+    return put_manifest(registry, repository, index)
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
 from tests.interop.forms import digests_below, hidden_from, output
 from tests.interop.raw import get_manifest, put_with_wrong_config_size
 from tests.unit.modelcar.registries import running_crane_registry
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 KSERVE_UID = 1010
 
 
-def copied_to_layout(skopeo: Path, shipped: Shipped, layout: Path) -> None:
+def copied_to_layout(skopeo: Path, shipped: Shipped, layout: Path, *flags: str) -> None:
     source = f"docker://{shipped.reference}"
-    output([skopeo, "copy", "--preserve-digests", "--all", "--src-tls-verify=false", source, f"oci:{layout}:v1"])
+    output([skopeo, "copy", "--preserve-digests", *flags, "--src-tls-verify=false", source, f"oci:{layout}:v1"])
 
 
 def test_skopeo_inspects_it(skopeo: Path, shipped: Shipped) -> None:
@@ -36,7 +37,7 @@ def test_skopeo_inspects_it(skopeo: Path, shipped: Shipped) -> None:
 def test_skopeo_copies_it_to_a_layout_and_to_another_registry_under_its_digest(
     skopeo: Path, shipped: Shipped, crane_registry: str, tmp_path: Path
 ) -> None:
-    copied_to_layout(skopeo, shipped, tmp_path / "layout")
+    copied_to_layout(skopeo, shipped, tmp_path / "layout", "--all")
     index = json.loads((tmp_path / "layout" / "index.json").read_bytes())
     assert [entry["digest"] for entry in index["manifests"]] == [shipped.digest]
     target = f"docker://{crane_registry}/skopeo/{shipped.form}"
@@ -50,6 +51,8 @@ def test_a_plain_skopeo_copy_gzips_the_layers_and_crane_validates_what_it_made_i
     skopeo: Path, crane: Path, shipped: Shipped, tmp_path: Path
 ) -> None:
     """Why `servepath copy` is there: without --preserve-digests another image arrives, of the same unpacked layers."""
+    if shipped.form == "zstd":
+        pytest.skip("skopeo leaves zstd layers as they are")
     copied_to_layout(skopeo, shipped, tmp_path / "layout")
     with running_crane_registry(crane, tmp_path) as fresh:  # what skopeo finds there it does not compress
         target = f"{fresh}/lossy"
@@ -110,3 +113,19 @@ def test_oras_reads_its_manifest_and_pulls_its_blobs(oras: Path, shipped: Shippe
     output([oras, "cp", "--from-plain-http", "--to-oci-layout", shipped.reference, f"{copied}:v1"])
     index = json.loads((copied / "index.json").read_bytes())
     assert index["manifests"][0]["digest"] == shipped.digest
+
+
+def test_oras_discovers_what_refers_to_it(oras: Path, shipped: Shipped, tmp_path: Path) -> None:
+    said = output([oras, "discover", "--plain-http", "--format", "json", shipped.reference])
+    referrers = {entry["artifactType"]: entry["digest"] for entry in json.loads(said).get("referrers") or ()}
+    if shipped.form != "attested":
+        assert referrers == {}
+        return
+    assert set(referrers) == {SBOM, PROVENANCE, MODELPACK}
+    repository = f"{shipped.registry}/{shipped.repository}"
+    for kind in (SBOM, PROVENANCE):
+        manifest = json.loads(output([oras, "manifest", "fetch", "--plain-http", f"{repository}@{referrers[kind]}"]))
+        assert manifest["subject"]["digest"] == shipped.digest
+        blob = f"{repository}@{manifest['layers'][0]['digest']}"
+        output([oras, "blob", "fetch", "--plain-http", "--output", tmp_path / "document", blob])
+        assert isinstance(json.loads((tmp_path / "document").read_bytes()), dict)

@@ -68,7 +68,7 @@ class Faults:
 
     def take(self, method: str, path: str) -> Rule | None:
         for rule in self.rules:
-            if rule.times > 0 and rule.method == method and re.search(rule.path, path):
+            if rule.times > 0 and re.fullmatch(rule.method, method) and re.search(rule.path, path):
                 rule.times -= 1
                 return rule
         return None
