@@ -389,7 +389,7 @@ class _Job:
         slo = evaluate(comparison, request.slo) if request.slo else ()
         self.report = replace(self.report, comparison=comparison, slo=slo)
         if request.sweep is not None:
-            sweep = await measuring.sweep(stages, endpoints, request.plan, request.slo or Slo(), request.sweep)
+            sweep = await measuring.sweep(stages, cluster, endpoints, request.plan, request.slo or Slo(), request.sweep)
             self.report = replace(self.report, sweep=sweep)
         if request.lifecycle is not None:
             lifecycle = await measuring.lifecycle(stages, cluster, spec, request.lifecycle)

@@ -23,6 +23,8 @@ from servepath.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import httpx
+
     from servepath.bench.capacity import SweepPoint
     from servepath.bench.model import BenchPlan, Sample
     from servepath.bench.paths import OpenPath
@@ -52,6 +54,7 @@ class _Running:
     design: SweepDesign
     slo: Slo
     points: dict[str, list[SweepPoint]]
+    engines: dict[str, httpx.AsyncClient] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
@@ -65,12 +68,14 @@ class _Running:
         return sum(request_count(rate, self.design) / rate for rate in wanted.values())
 
 
-async def sweep(
+async def sweep(  # noqa: PLR0913  # what, how, and two ways to watch it
     endpoints: Mapping[str, Endpoint],
     plan: BenchPlan,
     slo: Slo,
     design: SweepDesign | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
+    *,
+    engines: Mapping[str, Endpoint] | None = None,
 ) -> Sweep:
     """Looks for the highest rate at which each endpoint meets the objectives.
 
@@ -80,6 +85,8 @@ async def sweep(
         slo: the objectives.
         design: the rates and times; by default rates double from 0.25 requests per second within 5 minutes.
         progress: called after each load, outside of measured time.
+        engines: where the engine's own metrics are read, by the names of the endpoints: a gateway may hide `/metrics`.
+            An endpoint without one here is asked itself.
 
     Raises:
         UsageError: no endpoint, no objective, or a closed loop, which offers no rate.
@@ -92,10 +99,11 @@ async def sweep(
     if plan.arrivals is Arrivals.CLOSED:
         raise UsageError("a closed loop offers no rate", where="sweep", expected="constant, poisson or burst arrivals")
     running = _Running(plan, design or SweepDesign(), slo, {name: [] for name in endpoints})
-    async with open_paths(endpoints, plan) as paths:
+    async with open_paths(endpoints, plan) as paths, open_paths({**endpoints, **(engines or {})}, plan) as watched:
         prompts = await make_prompts(next(iter(paths.values())), plan)
         for path in paths.values():
             await warm_up(path, prompts, plan)
+        running.engines = {name: path.client for name, path in watched.items()}
         stopped = await _search(running, paths, prompts, progress)
     return analyse_sweep(running.samples, running.loads, slo, plan, running.design, stopped=stopped)
 
@@ -142,7 +150,7 @@ async def _load(running: _Running, path: OpenPath, rate_per_s: float, step: int,
     block = FIRST_BLOCK + len(running.loads)
     plan = replace(running.plan, rate_per_s=rate_per_s, requests_per_block=request_count(rate_per_s, running.design))
     times_s = arrival_times_s(plan, FIRST_BLOCK + step)
-    async with watching(path.client, times_s[-1]) as waiting:
+    async with watching(running.engines[path.name], times_s[-1]) as waiting:
         samples = await load_path(path, block, times_s, prompts, plan)
     load = Load(path.name, rate_per_s, block, tuple(waiting) or None)
     point = point_of(load, samples, running.slo, plan)

@@ -28,6 +28,7 @@ from servepath.cli.plan import OutputTokens, PromptTokens, Seed
 from servepath.cli.reporting import finish, stage_report
 from servepath.cli.running import run
 from servepath.cli.serving import SomePath, find_paths
+from servepath.measuring import engines_of
 from servepath.serving.profiles import profile_named
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def sweep_command(
             cluster = await connection.open()
             _, endpoints = await find_paths(cluster, namespace, name, path, profile)
             named = {str(one): endpoint for one, endpoint in endpoints.items()}
-            return cluster, endpoints, await sweep(named, plan, slo, design, _show)
+            engines = await engines_of(cluster, endpoints)
+            return cluster, endpoints, await sweep(named, plan, slo, design, _show, engines=engines)
 
     cluster, endpoints, result = run(work)
     if as_json:

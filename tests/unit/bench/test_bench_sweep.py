@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -223,6 +224,9 @@ async def test_paths_are_interleaved_at_each_rate() -> None:
     with queue_server(0.0001) as raw, queue_server(0.0001, "--without-metrics") as kserve:
         plan = BenchPlan(output_tokens=2, max_lateness_p95_s=1.0)
         result = await sweep({"raw": raw, "kserve": kserve}, plan, Slo(9, 9, 9), design)
+        by_engine = await sweep(
+            {"kserve": kserve}, plan, Slo(9, 9, 9), replace(design, rates_per_s=(50,)), engines={"kserve": raw}
+        )
 
     for rate_per_s in (50, 100):
         assert {point.path for point in result.points if point.rate_per_s == rate_per_s} == {"raw", "kserve"}
@@ -230,6 +234,7 @@ async def test_paths_are_interleaved_at_each_rate() -> None:
     assert [point.load.path for point in result.points[:2]] != [point.load.path for point in result.points[1:3]]
     assert result.stopped
     assert all(point.waiting_max is None for point in result.points if point.path == "kserve")
+    assert all(point.waiting_max == 0 for point in by_engine.points)
 
 
 @pytest.mark.anyio
