@@ -28,7 +28,7 @@ from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM, list_refer
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
 from servepath.modelcar.source import open_source
-from servepath.modelcar.store import descriptor_of
+from servepath.modelcar.store import INDEX, descriptor_of
 from tests.unit.modelcar.faults import Faults, Rule
 from tests.unit.modelcar.helpers import MIB, write_model
 from tests.unit.modelcar.test_modelcar_forms import FORMS, GOLDEN, write_base_index
@@ -140,6 +140,19 @@ async def test_a_modelpack_client_gets_the_model(
     pulled = await to_thread.run_sync(ModelPackClient(insecure=True).pull, reference, tmp_path / "pulled")
     assert {path.name for path in pulled.files} == set(source.files)
     assert all(path.read_bytes() == (source.directory / path.name).read_bytes() for path in pulled.files)
+
+
+async def test_they_refer_to_the_index_where_there_is_one(
+    tmp_path: Path, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    base = await write_base_index(tmp_path)
+    build = replace(ALL, platforms=("linux/amd64", "linux/arm64"))
+    source = source_of(tmp_path / "model")
+    modelcar = await build_and_push(source, base, registry, repository, build=build, options=options)
+    for kind in (SBOM, PROVENANCE, MODELPACK):
+        manifest, _ = await attached(registry, repository, modelcar, kind, options)
+        assert manifest["subject"]["mediaType"] == INDEX
+        assert manifest["subject"]["digest"] == modelcar.digest
 
 
 async def test_a_second_push_only_looks(

@@ -143,6 +143,21 @@ def test_every_form_has_one_digest(
     assert anyio.run(build) == IMAGES
 
 
+async def test_a_hub_snapshot_has_the_digests_of_a_plain_directory(tmp_path: Path, options: RegistryOptions) -> None:
+    """The Hub's cache: links into `blobs/`, whose names are digests."""
+    base = await write_base_index(tmp_path)
+    plain = write_model(tmp_path / "plain", [64, 32, 300])
+    snapshot = tmp_path / "models--example--tiny" / "snapshots" / ("1" * 40)
+    blobs = tmp_path / "models--example--tiny" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in plain.iterdir():
+        blob_path = blobs / digest_of_bytes(path.read_bytes()).removeprefix("sha256:")
+        path.rename(blob_path)
+        (snapshot / path.name).symlink_to(f"../../blobs/{blob_path.name}")
+    assert await digests_of(snapshot, base, tmp_path / "out", options) == IMAGES
+
+
 async def test_the_command_line_gives_the_librarys_digest(tmp_path: Path, options: RegistryOptions) -> None:
     """Another process, locale, zone and umask; Dagger's functions run this very command."""
     base = await write_base_index(tmp_path)
