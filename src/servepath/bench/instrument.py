@@ -13,7 +13,7 @@ import anyio
 import httpx
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from servepath.bench.load import Slot, open_client, run_block
+from servepath.bench.load import CLOCK_DIGITS, Slot, open_client, run_block
 from servepath.bench.model import BenchPlan, Metric
 from servepath.bench.paced_server import MODEL, TIMINGS_PATH, Pace, Timing
 from servepath.bench.stats import percentile
@@ -28,6 +28,27 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 10.0
 MAX_PORT_LINE_BYTES = 16
 OWN_PATH = "paced"
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """The single values that a point is made of.
+
+    Attributes:
+        ttft_s: what was added to the first token of each request, in seconds.
+        itl_s: what was added to each gap between two tokens.
+        e2e_s: what was added to the end of each stream.
+        cpu_s: CPU seconds of this process during the load, warm-up included.
+        wall_s: how long the load took.
+        token_count: tokens that were received during it.
+    """
+
+    ttft_s: tuple[float, ...]
+    itl_s: tuple[float, ...]
+    e2e_s: tuple[float, ...]
+    cpu_s: float
+    wall_s: float
+    token_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,7 @@ class InstrumentPoint:
         e2e_overhead_p95_s: 95th percentile of the time added to the end of the stream.
         cpu_share: CPU seconds of this process per second of the load: 1.0 is one busy core.
         tokens_per_s: tokens that the client received per second of the load.
+        overheads: the values that these numbers are computed from.
     """
 
     streams: int
@@ -56,6 +78,7 @@ class InstrumentPoint:
     e2e_overhead_p95_s: float
     cpu_share: float
     tokens_per_s: float
+    overheads: Overheads
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +206,33 @@ async def _measure(load: StreamLoad) -> InstrumentPoint:
     _refuse_failures(samples)
     measured = [(one, timings[slot.prompt]) for one, slot in zip(samples, slots, strict=True)]
     measured = [(sample, timing) for sample, timing in measured if sample.intended_s >= load.stream_s]
-    ttft_s = [value for sample, timing in measured for value in overheads_s(Metric.TTFT, sample, timing)]
-    itl_s = [value for sample, timing in measured for value in overheads_s(Metric.ITL, sample, timing)]
-    e2e_s = [value for sample, timing in measured for value in overheads_s(Metric.E2E, sample, timing)]
+    added = {
+        metric: tuple(value for sample, timing in measured for value in overheads_s(metric, sample, timing))
+        for metric in Metric
+    }
+    overheads = Overheads(
+        ttft_s=added[Metric.TTFT],
+        itl_s=added[Metric.ITL],
+        e2e_s=added[Metric.E2E],
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+        token_count=sum(len(sample.token_times_s) for sample in samples),
+    )
+    return point_of(load.streams, overheads)
+
+
+def point_of(streams: int, overheads: Overheads) -> InstrumentPoint:
+    """The point that these values give."""
     return InstrumentPoint(
-        streams=load.streams,
-        request_count=len(measured),
-        ttft_overhead_p50_s=percentile(ttft_s, 50),
-        ttft_overhead_p95_s=percentile(ttft_s, 95),
-        itl_overhead_p95_s=percentile(itl_s, 95),
-        e2e_overhead_p95_s=percentile(e2e_s, 95),
-        cpu_share=cpu_s / wall_s,
-        tokens_per_s=sum(len(sample.token_times_s) for sample in samples) / wall_s,
+        streams=streams,
+        request_count=len(overheads.e2e_s),
+        ttft_overhead_p50_s=percentile(overheads.ttft_s, 50),
+        ttft_overhead_p95_s=percentile(overheads.ttft_s, 95),
+        itl_overhead_p95_s=percentile(overheads.itl_s, 95),
+        e2e_overhead_p95_s=percentile(overheads.e2e_s, 95),
+        cpu_share=overheads.cpu_s / overheads.wall_s,
+        tokens_per_s=overheads.token_count / overheads.wall_s,
+        overheads=overheads,
     )
 
 
@@ -205,7 +243,9 @@ def overheads_s(metric: Metric, sample: Sample, timing: Timing) -> tuple[float, 
         Metric.ITL: [late - early for early, late in zip(timing.chunk_times_s, timing.chunk_times_s[1:], strict=False)],
         Metric.E2E: [timing.end_s - timing.received_s],
     }
-    return tuple(seen - true for seen, true in zip(sample.values_s(metric), truth[metric], strict=True))
+    return tuple(
+        round(seen - true, CLOCK_DIGITS) for seen, true in zip(sample.values_s(metric), truth[metric], strict=True)
+    )
 
 
 def _refuse_failures(samples: Sequence[Sample]) -> None:

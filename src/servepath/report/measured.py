@@ -77,7 +77,24 @@ def sweep_values(sweep: Sweep) -> dict[str, Any]:
 
 def instrument_values(instrument: Instrument) -> dict[str, Any]:
     """What the load generator adds to a latency."""
-    return asdict(instrument)
+    return {
+        "points": [
+            {
+                "streams": one.streams,
+                "request_count": one.request_count,
+                "ttft_overhead_p50_s": one.ttft_overhead_p50_s,
+                "ttft_overhead_p95_s": one.ttft_overhead_p95_s,
+                "itl_overhead_p95_s": one.itl_overhead_p95_s,
+                "e2e_overhead_p95_s": one.e2e_overhead_p95_s,
+                "cpu_share": one.cpu_share,
+                "tokens_per_s": one.tokens_per_s,
+                "cpu_s": one.overheads.cpu_s,
+                "wall_s": one.overheads.wall_s,
+                "token_count": one.overheads.token_count,
+            }
+            for one in instrument.points
+        ]
+    }
 
 
 def lifecycle_values(lifecycle: Lifecycle) -> dict[str, Any]:

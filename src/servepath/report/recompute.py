@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from servepath.bench.analysis import analyse
 from servepath.bench.capacity import Load, SweepDesign
+from servepath.bench.instrument import Instrument, Overheads, point_of
 from servepath.bench.knee import analyse_sweep
 from servepath.bench.model import Arrivals, BenchPlan
 from servepath.bench.slo import Slo, evaluate
@@ -20,7 +21,7 @@ from servepath.lifecycle.load import downtime_s
 from servepath.lifecycle.model import Lifecycle, Rollout
 from servepath.lifecycle.summary import measurement
 from servepath.report.document import plain
-from servepath.report.measured import comparison_values, lifecycle_values, slo_values, sweep_values
+from servepath.report.measured import comparison_values, instrument_values, lifecycle_values, slo_values, sweep_values
 from servepath.report.write import REPORT_FILE, SAMPLES_FILE, load_report, load_samples, samples_values
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def computed_values(document: dict[str, Any], kept: KeptSamples, packed: bytes) 
         values["slo"] = slo_values(results, comparison.summaries)
     if document["sweep"]:
         values["sweep"] = sweep_values(_sweep(document["sweep"], kept))
+    if document["instrument"]:
+        values["instrument"] = instrument_values(_instrument(document["instrument"], kept))
     if document["lifecycle"]:
         values["lifecycle"] = lifecycle_values(_lifecycle(document["lifecycle"], kept))
     return values
@@ -152,6 +155,18 @@ def _sweep(written: dict[str, Any], kept: KeptSamples) -> Sweep:
     design = SweepDesign(**{**written["design"], "rates_per_s": tuple(written["design"]["rates_per_s"])})
     return analyse_sweep(
         kept.sweep, loads, Slo(**written["slo"]), _plan(written["plan"]), design, stopped=written["stopped"]
+    )
+
+
+def _instrument(written: dict[str, Any], kept: KeptSamples) -> Instrument:
+    return Instrument(
+        tuple(
+            point_of(
+                one["streams"],
+                Overheads(added.ttft_s, added.itl_s, added.e2e_s, one["cpu_s"], one["wall_s"], one["token_count"]),
+            )
+            for one, added in zip(written["points"], kept.instrument, strict=True)
+        )
     )
 
 

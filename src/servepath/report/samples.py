@@ -28,7 +28,18 @@ NS_PER_S = 1_000_000_000
 # 12 is where more effort stops to pay: 1% smaller at 19, in ten times the time.
 ZSTD_LEVEL = 12
 
+OVERHEADS = ("ttft_s", "itl_s", "e2e_s")
+
 RolloutSamples = tuple[tuple[float, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTimes:
+    """What the client added to each value of a latency at one number of streams, in seconds."""
+
+    ttft_s: tuple[float, ...]
+    itl_s: tuple[float, ...]
+    e2e_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +50,19 @@ class KeptSamples:
         comparison: the requests of the comparison.
         sweep: the requests of the sweep.
         rollouts: for each rollout, the seconds since it began when a request was sent, and whether it was answered.
+        instrument: for each number of streams, what the client added.
     """
 
     comparison: tuple[Sample, ...] = ()
     sweep: tuple[Sample, ...] = ()
     rollouts: tuple[RolloutSamples, ...] = ()
+    instrument: tuple[AddedTimes, ...] = ()
 
     @property
     def request_count(self) -> int:
         """How many requests are kept."""
-        return len(self.comparison) + len(self.sweep) + sum(len(one) for one in self.rollouts)
+        paced = sum(len(one.e2e_s) for one in self.instrument)
+        return len(self.comparison) + len(self.sweep) + sum(len(one) for one in self.rollouts) + paced
 
 
 def kept_samples(report: Report) -> KeptSamples:
@@ -57,6 +71,10 @@ def kept_samples(report: Report) -> KeptSamples:
         comparison=report.comparison.samples if report.comparison else (),
         sweep=report.sweep.samples if report.sweep else (),
         rollouts=tuple(one.samples for one in report.lifecycle.rollouts) if report.lifecycle else (),
+        instrument=tuple(
+            AddedTimes(**{name: getattr(point.overheads, name) for name in OVERHEADS})
+            for point in (report.instrument.points if report.instrument else ())
+        ),
     )
 
 
@@ -70,6 +88,7 @@ def pack(kept: KeptSamples) -> bytes:
             {"sent": _times(time_s for time_s, _ in rollout), "answered": [int(answered) for _, answered in rollout]}
             for rollout in kept.rollouts
         ],
+        "instrument": [{name: _times(getattr(one, name)) for name in OVERHEADS} for one in kept.instrument],
     }
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(text.encode())
@@ -91,6 +110,9 @@ def unpack(content: bytes) -> KeptSamples:
             rollouts=tuple(
                 tuple(zip(_seconds(one["sent"]), map(bool, one["answered"]), strict=True))
                 for one in document["rollouts"]
+            ),
+            instrument=tuple(
+                AddedTimes(**{name: tuple(_seconds(one[name])) for name in OVERHEADS}) for one in document["instrument"]
             ),
         )
     except (LookupError, TypeError, AttributeError, zstandard.ZstdError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from servepath.bench.capacity import Load, Sweep, SweepDesign
-from servepath.bench.instrument import Instrument, InstrumentPoint
+from servepath.bench.instrument import Instrument, Overheads, point_of
 from servepath.bench.knee import analyse_sweep
 from servepath.bench.model import BenchPlan, Sample
 from servepath.bench.slo import Slo
@@ -65,24 +65,15 @@ def example_sweep() -> Sweep:
 
 
 def example_instrument() -> Instrument:
-    rows: tuple[tuple[int, int, float, float, float], ...]
-    rows = ((1, 200, 0.00031, 0.00052, 0.00004), (10, 1000, 0.00035, 0.00071, 0.00009))
-    rows += ((100, 4000, 0.0011, 0.0031, 0.00042), (500, 6000, 0.0062, 0.0147, 0.0021))
-    return Instrument(
-        tuple(
-            InstrumentPoint(
-                streams=streams,
-                request_count=requests,
-                ttft_overhead_p50_s=p50_s,
-                ttft_overhead_p95_s=p95_s,
-                itl_overhead_p95_s=itl_s,
-                e2e_overhead_p95_s=p95_s * 1.3,
-                cpu_share=min(0.9, 0.004 * streams**0.8),
-                tokens_per_s=min(9800.0, 95.0 * streams),
-            )
-            for streams, requests, p50_s, p95_s, itl_s in rows
-        )
-    )
+    points = []
+    for streams, requests, ttft_s, gap_s in ((1, 40, 0.0003, 4e-5), (10, 90, 0.0004, 9e-5), (100, 160, 0.001, 4e-4)):
+        rng = np.random.default_rng(streams)
+        first = [ns(float(value)) for value in ttft_s * rng.lognormal(0, 0.4, requests)]
+        gaps = [ns(float(value)) for value in gap_s * rng.lognormal(0, 0.9, 3 * requests)]
+        ends = [ns(value * 1.3) for value in first]
+        cpu_s = min(0.9, 0.004 * streams**0.8)
+        points.append(point_of(streams, Overheads(tuple(first), tuple(gaps), tuple(ends), cpu_s, 1.5, 95 * streams)))
+    return Instrument(tuple(points))
 
 
 def rollout(path: str, strategy: str, down_from_s: float, down_to_s: float) -> Rollout:

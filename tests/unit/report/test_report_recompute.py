@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUNS = {"full": full_run(), "passed": passed_run(1.08), "failed": failed_run(), "stopped": stopped_run()}
-SECTIONS = ("comparison", "slo", "sweep", "lifecycle", "samples")
+SECTIONS = ("comparison", "slo", "sweep", "instrument", "lifecycle", "samples")
 # Raw samples themselves, and what was observed once and has no samples.
 NOT_COMPUTED = {
     ".lifecycle.measurements.samples",
     ".lifecycle.rollouts.duration_s",
     ".sweep.points.waiting_requests",
+    ".instrument.points.cpu_s",
+    ".instrument.points.wall_s",
+    ".instrument.points.token_count",
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servepath.bench.model import ErrorClass, Sample
-from servepath.report.samples import KeptSamples, kept_samples, pack, unpack
+from servepath.report.samples import AddedTimes, KeptSamples, kept_samples, pack, unpack
 from tests.unit.report.example_runs import failed_run, full_run
 
 TIMES = st.floats(-1e3, 1e5) | st.integers(0, 10**15).map(lambda ns: ns / 1e9)
@@ -40,10 +40,12 @@ FAILED = st.builds(
 )
 ROWS = st.lists(SAMPLES | FAILED, max_size=6).map(tuple)
 ROLLOUTS = st.lists(st.lists(st.tuples(TIMES, st.booleans()), max_size=4).map(tuple), max_size=2).map(tuple)
+SOME_TIMES = st.lists(TIMES, max_size=3).map(tuple)
+ADDED = st.lists(st.builds(AddedTimes, SOME_TIMES, SOME_TIMES, SOME_TIMES), max_size=2).map(tuple)
 
 
 @settings(deadline=None)
-@given(st.builds(KeptSamples, comparison=ROWS, sweep=ROWS, rollouts=ROLLOUTS))
+@given(st.builds(KeptSamples, comparison=ROWS, sweep=ROWS, rollouts=ROLLOUTS, instrument=ADDED))
 def test_any_samples_come_back_as_they_were(kept: KeptSamples) -> None:
     assert unpack(pack(kept)) == kept
 
