@@ -190,12 +190,14 @@ class Wire:
         cut_after: bytes to the registry, over all connections; negative for never.
         on_cut: called instead of breaking the connection.
         sent_bytes: bytes to the registry so far.
+        is_down: whether every connection breaks at once.
     """
 
     host: str
     cut_after: int = -1
     on_cut: Callable[[], None] | None = None
     sent_bytes: int = 0
+    is_down: bool = False
 
 
 @contextmanager
@@ -217,6 +219,9 @@ def _accept(listener: socket.socket, upstream: str, wire: Wire) -> None:
             client, _ = listener.accept()
         except OSError:
             return
+        if wire.is_down:
+            break_off(client)
+            continue
         server = socket.create_connection((host, int(port)))
         threading.Thread(target=_carry, args=(client, server, wire), daemon=True).start()
         threading.Thread(target=_carry, args=(server, client, None), daemon=True).start()
@@ -232,6 +237,8 @@ def _carry(source: socket.socket, target: socket.socket, wire: Wire | None) -> N
                 if wire.on_cut is None:
                     break
                 wire.on_cut()
+                if wire.is_down:
+                    break
                 continue
             target.sendall(data)
             if wire is not None:
