@@ -34,7 +34,7 @@ class Machine:
         load_noise: scale of what a single load meets, with the heavy tails of Student's t with 3 degrees.
         slow_share: share of loads that meet another tenant and are slower by a tenth to several times.
         request_noise: standard deviation of one request's latency.
-        stall_share: share of requests that stall, by a Pareto distribution without a fourth moment.
+        stall_share: share of requests that stall, by a Pareto distribution without a third moment.
     """
 
     drift: float = 0.1
