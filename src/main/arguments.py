@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 import dagger
 from dagger import Doc
 
-from main.choices import Path, Profile
+from main.choices import Compression, Path, Profile
 
 ModelDirectory: TypeAlias = Annotated[
     dagger.Directory, Doc("Model directory: config.json, tokenizer and safetensors weights")
@@ -13,6 +13,18 @@ ModelDirectory: TypeAlias = Annotated[
 PathChoice: TypeAlias = Annotated[Path, Doc("How to serve: `raw|kserve`")]
 ProfileChoice: TypeAlias = Annotated[
     Profile, Doc("What one engine may use: `cpu|cpu_small|gpu`; cpu_small is for 2 cores")
+]
+Reshard: TypeAlias = Annotated[
+    str,
+    Doc(
+        "Cut safetensors weights anew into shards of at most this size, such as `500MB` or `5GB`: pulls run in "
+        "parallel. As they are when empty"
+    ),
+]
+CompressionChoice: TypeAlias = Annotated[Compression, Doc("How layers are stored: `none|zstd`")]
+Platforms: TypeAlias = Annotated[
+    list[str] | None,
+    Doc("Platforms of the base, such as `linux/amd64,linux/arm64`: one digest that serves all; linux/amd64 when none"),
 ]
 GatewayClass: TypeAlias = Annotated[str, Doc("GatewayClass that routes to both paths")]
 ExpectedAnswer: TypeAlias = Annotated[
@@ -24,6 +36,12 @@ RequestsPerBlock: TypeAlias = Annotated[int, Doc("Requests that each path gets i
 RatePerS: TypeAlias = Annotated[float, Doc("Offered rate within a block, in requests per second")]
 PromptTokens: TypeAlias = Annotated[int, Doc("Length of each prompt, in tokens")]
 OutputTokens: TypeAlias = Annotated[int, Doc("Length of each answer, in tokens")]
+
+
+def modelcar_options(reshard: str, compression: Compression, platforms: list[str] | None) -> list[str]:
+    """Give the options of the command line that stand for the form of a modelcar."""
+    shards = [f"--reshard={reshard}"] if reshard else []
+    return [*shards, f"--compression={compression.value}", *(f"--platform={one}" for one in platforms or [])]
 
 
 def bench_options(

@@ -28,3 +28,14 @@ class Profile(enum.Enum):
 
     GPU = "gpu"
     """One NVIDIA GPU, of which each engine takes 0.6."""
+
+
+@dagger.enum_type
+class Compression(enum.Enum):
+    """How the layers of a modelcar are stored."""
+
+    NONE = "none"
+    """As they are: weights hardly shrink, and nothing has to be unpacked at a pull."""
+
+    ZSTD = "zstd"
+    """Smaller, for slow links; costs time at push and at pull."""

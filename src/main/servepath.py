@@ -10,8 +10,17 @@ from main import cluster as clusters
 from main import mirror as mirrors
 from main import modelcar as modelcars
 from main import node
-from main.arguments import ExpectedAnswer, GatewayClass, ModelDirectory, ProfileChoice
-from main.choices import Profile
+from main.arguments import (
+    CompressionChoice,
+    ExpectedAnswer,
+    GatewayClass,
+    ModelDirectory,
+    Platforms,
+    ProfileChoice,
+    Reshard,
+    modelcar_options,
+)
+from main.choices import Compression, Profile
 from main.cluster import Addresses, Cluster
 from main.declare import never_cached, object_type, session_cached
 from main.evidence import Evidence
@@ -36,20 +45,30 @@ class Servepath:
     ] = ""
 
     @dagger.function
-    async def modelcar(self, source: ModelDirectory) -> Modelcar:
+    async def modelcar(
+        self,
+        source: ModelDirectory,
+        reshard: Reshard = "",
+        compression: CompressionChoice = Compression.NONE,
+        platforms: Platforms = None,
+    ) -> Modelcar:
         """Build a modelcar from a model directory.
 
         Example: `dagger call modelcar --source=./model digest`
         """
         container = workbench(self.registry_mirror).with_mounted_directory(MODEL, source)
-        return await modelcars.build(container, [f"--source={MODEL}"], self.registry_mirror)
+        options = [f"--source={MODEL}", *modelcar_options(reshard, compression, platforms)]
+        return await modelcars.build(container, options, self.registry_mirror)
 
     @dagger.function
-    async def modelcar_from_hub(
+    async def modelcar_from_hub(  # noqa: PLR0913, PLR0917 - what model it is, and what form it gets
         self,
         repo: Annotated[str, Doc("Hub repository, such as `Qwen/Qwen2.5-0.5B-Instruct`")],
         revision: Annotated[str, Doc("Commit of the repository, 40 hexadecimal digits; a branch is refused")],
         token: Annotated[dagger.Secret | None, Doc("Access token for a gated model, such as `env:HF_TOKEN`")] = None,
+        reshard: Reshard = "",
+        compression: CompressionChoice = Compression.NONE,
+        platforms: Platforms = None,
     ) -> Modelcar:
         """Build a modelcar from a revision on the Hugging Face Hub.
 
@@ -59,7 +78,8 @@ class Servepath:
         container = workbench(self.registry_mirror).with_mounted_cache("/root/.cache/huggingface", hub)
         if token is not None:
             container = container.with_secret_variable("HF_TOKEN", token)
-        return await modelcars.build(container, [f"--hub={repo}@{revision}"], self.registry_mirror)
+        options = [f"--hub={repo}@{revision}", *modelcar_options(reshard, compression, platforms)]
+        return await modelcars.build(container, options, self.registry_mirror)
 
     @session_cached
     async def cluster(self, gateway_class: GatewayClass = AGENTGATEWAY) -> Cluster:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import pytest
 from dagger.mod._utils import extract_enum_member_doc, get_doc
 
-from main.choices import Path, Profile
+from main.choices import Compression, Path, Profile
+from servepath.modelcar import compress
 from servepath.serving.model import ServingPath
 from servepath.serving.profiles import PROFILES
 from tests.contract import sloppy
@@ -51,9 +52,11 @@ POLICIES = {
 
 EVIDENCE_ARGUMENTS = {"source": "Directory", "profile": "Profile", "expected_answer": "str", "gateway_class": "str"}
 
+FORM = {"reshard": "str", "compression": "Compression", "platforms": "list[str] | None"}
+
 SIGNATURES = {
-    "Servepath.modelcar": ({"source": "Directory"}, "Modelcar"),
-    "Servepath.modelcar_from_hub": ({"repo": "str", "revision": "str", "token": "Secret | None"}, "Modelcar"),
+    "Servepath.modelcar": ({"source": "Directory", **FORM}, "Modelcar"),
+    "Servepath.modelcar_from_hub": ({"repo": "str", "revision": "str", "token": "Secret | None", **FORM}, "Modelcar"),
     "Servepath.cluster": ({"gateway_class": "str"}, "Cluster"),
     "Servepath.cluster_from": (
         {"kubeconfig": "Secret", "registry": "str", "gateway_url": "str", "gateway_class": "str"},
@@ -178,6 +181,7 @@ def test_no_secret_is_a_string(module: Module) -> None:
 def test_choices_are_the_library_s() -> None:
     assert {choice.value for choice in Path} == {path.value for path in ServingPath}
     assert {choice.value for choice in Profile} == set(PROFILES)
+    assert {choice.value for choice in Compression} == {one.value for one in compress.Compression}
 
 
 def test_the_library_never_imports_dagger() -> None:

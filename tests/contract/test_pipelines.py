@@ -125,6 +125,17 @@ def test_modelcar_is_built_from_the_mounted_directory(session: Session, model: s
     assert not any(variable["name"] == "SERVEPATH_RUN" for variable in layout.named("withEnvVariable"))
 
 
+def test_the_form_of_a_modelcar_is_kept_for_its_publication(session: Session, model: str) -> None:
+    form = {"reshard": "500MB", "compression": "ZSTD", "platforms": ["linux/amd64", "linux/arm64"]}
+    built = session.invoke("Servepath", "modelcar", {"source": model, **form})
+    session.invoke("Modelcar", "publish", {"address": "ghcr.io/me/model"}, built)
+    wanted = {"--reshard=500MB", "--compression=zstd", "--platform=linux/amd64", "--platform=linux/arm64"}
+    (push,) = servepath_commands(session.engine.asked("stdout"))
+    for command in (commands(session.node(built["as_layout"]))[-1], push):
+        assert wanted <= set(command)
+        accept(command)
+
+
 def test_modelcar_from_hub_keeps_the_token_a_secret(session: Session) -> None:
     token = session.new("Secret", "token")
     inputs = {"repo": "Qwen/Qwen2.5-0.5B-Instruct", "revision": "7" * 40, "token": token}

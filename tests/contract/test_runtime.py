@@ -56,7 +56,7 @@ def test_the_runtime_registers_the_module(schema: graphql.GraphQLSchema, tmp_pat
     assert engine.errors == []
     registered = engine.node(json.loads((tmp_path / "module.json").read_text()))
     assert len(registered.named("withObject")) == 6
-    assert len(registered.named("withEnum")) == 2
+    assert len(registered.named("withEnum")) == 3
 
 
 def test_ready_prints_a_kubeconfig_for_use_beside_the_node(tmp_path: Path) -> None:
