@@ -22,6 +22,7 @@ class ModelSource:
         licence: SPDX expression, or empty when unknown.
         parameters: number of parameters counted from the safetensors headers.
         dtype: the most common tensor type, such as `BF16`.
+        quantization: the method that `config.json` names, such as `awq`, or empty.
     """
 
     directory: Path
@@ -32,6 +33,7 @@ class ModelSource:
     licence: str = ""
     parameters: int = 0
     dtype: str = ""
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True)

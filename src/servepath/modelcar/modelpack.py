@@ -97,6 +97,7 @@ def _technical(facts: ModelcarFacts) -> dict[str, Any]:
         "format": format_of(source),
         "paramSize": parameter_size(source.parameters) if source.parameters else "",
         "precision": _PRECISIONS.get(source.dtype, ""),
+        "quantization": source.quantization,
     }
     return {key: value for key, value in known.items() if value}
 

@@ -139,6 +139,7 @@ def annotations_of(source: ModelSource, base: BaseImage, created_s: int) -> dict
         f"{_MODEL}.format": format_of(source),
         f"{_MODEL}.parameters": str(source.parameters or ""),
         f"{_MODEL}.dtype": source.dtype,
+        f"{_MODEL}.quantization": source.quantization,
     }
     return {key: value for key, value in facts.items() if value}
 

@@ -25,6 +25,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 GGUF_MAGIC = b"GGUF"
 _CARD = "README.md"
 MAX_NAME_BYTES = 255
+_METHOD = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/([A-Za-z0-9][\w.-]*)")
 
 
@@ -91,6 +92,7 @@ def _validate(directory: Path, exclude: Sequence[str], *, allow_pickle: bool) ->
         licence=licence_of(directory / _CARD) if _CARD in files else "",
         parameters=sum(header.parameters for header in headers.values()),
         dtype=dtype_of(headers.values()),
+        quantization=_quantization_of(config),
     )
 
 
@@ -228,3 +230,10 @@ def _read_config(directory: Path, files: Sequence[str]) -> dict[str, Any]:
 def _name_of(config: dict[str, Any]) -> str:
     match = _REPOSITORY_ID.fullmatch(str(config.get("_name_or_path", "")))
     return match.group(1) if match else str(config.get("model_type") or "model")
+
+
+def _quantization_of(config: dict[str, Any]) -> str:
+    """Return the method of transformers' `quantization_config`; empty for a model that is not quantized."""
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    return method if isinstance(method, str) and _METHOD.fullmatch(method) else ""

@@ -17,7 +17,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 from servepath.errors import RegistryError
 from servepath.modelcar import facts as facts_module
 from servepath.modelcar.attachments import MAKERS
-from servepath.modelcar.build import build_and_push, open_bases, write_modelcar
+from servepath.modelcar.build import build_and_push, build_layout, open_bases, write_modelcar
 from servepath.modelcar.compress import Compression
 from servepath.modelcar.facts import ModelcarFacts
 from servepath.modelcar.image import manifest_descriptor, read_all
@@ -140,6 +140,19 @@ async def test_a_modelpack_client_gets_the_model(
     pulled = await to_thread.run_sync(ModelPackClient(insecure=True).pull, reference, tmp_path / "pulled")
     assert {path.name for path in pulled.files} == set(source.files)
     assert all(path.read_bytes() == (source.directory / path.name).read_bytes() for path in pulled.files)
+
+
+@pytest.mark.parametrize(
+    ("said", "method"), [({"quant_method": "awq"}, "awq"), ({"quant_method": ["x"]}, ""), ("none", ""), ({}, "")]
+)
+async def test_the_quantization_is_said(
+    tmp_path: Path, base: str, options: RegistryOptions, said: object, method: str
+) -> None:
+    directory = write_model(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+    modelcar = await build_layout(open_source(directory), base, tmp_path / "out", options=options)
+    assert modelcar.annotations.get("io.servepath.model.quantization", "") == method
 
 
 async def test_they_refer_to_the_index_where_there_is_one(
