@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from servepath.errors import ClusterError
 from servepath.lifecycle.footprint import Usage, kubelet_footprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ci.node.process import Process
     from servepath.cluster.model import Cluster
@@ -25,34 +26,59 @@ MEMORY_HOW = (
 
 _CONTAINERS_GONE_S = 120.0
 _POLL_S = 0.5
+_LARGE_BYTES = 5_000_000
 
 
 async def evict(reference: str) -> None:
-    """Take an image off the node, once no container of it is left: ended ones hold its layers as well.
+    """Take an image off the node with every layer of it, so that the next pull fetches them all.
+
+    Containers that have ended hold its layers, and so do other images that share them, such as an earlier build of the
+    same model: the first are waited for, the second go as well.
 
     Raises:
         ClusterError: containers of it are still there after two minutes, or containerd refused.
     """
+    images = await _images()
+    digest = reference.rpartition("@")[2]
+    own = await _large_layers(digest)
+    sharing = [other for other in images if other == digest or own & await _large_layers(other)]
+    names = [name for other in sharing for name in images[other]]
     with anyio.move_on_after(_CONTAINERS_GONE_S) as scope:
         # The kubelet removes the containers of a pod that is gone a moment later, and containerd tells nobody.
-        while left := await _containers_of(reference):  # noqa: ASYNC110 - there is nothing to be told by
+        while left := await _containers_of(names):  # noqa: ASYNC110 - there is nothing to be told by
             await anyio.sleep(_POLL_S)
     if scope.cancelled_caught:
         raise ClusterError(
-            f"{len(left)} containers still use the image",
+            f"{len(left)} containers still use the image's layers",
             where=reference,
             expected="none, a while after its pods are gone",
             next_command="ctr --namespace k8s.io containers list",
         )
-    digest = reference.rpartition("@")[2]
-    listed = await containerd.ctr(["images", "list", f"target.digest=={digest}"])
-    names = [line.split()[0] for line in listed.splitlines()[1:] if line.split()]
     if names:
         await containerd.ctr(["images", "remove", "--sync", *names])
 
 
-async def _containers_of(reference: str) -> list[str]:
-    return (await containerd.ctr(["containers", "list", "--quiet", f"image=={reference}"])).split()
+async def _images() -> dict[str, list[str]]:
+    """The names of every image, by digest."""
+    names: dict[str, list[str]] = {}
+    for line in (await containerd.ctr(["images", "list"])).splitlines()[1:]:
+        name, _, digest, *_ = line.split()
+        names.setdefault(digest, []).append(name)
+    return names
+
+
+async def _large_layers(digest: str) -> set[str]:
+    """The digests of an image's layers but for those of its small base, which other images have too."""
+    try:
+        manifest = json.loads(await containerd.ctr(["content", "get", digest]))
+    except ClusterError:  # it was never pulled
+        return set()
+    return {layer["digest"] for layer in manifest.get("layers", []) if layer["size"] >= _LARGE_BYTES}
+
+
+async def _containers_of(names: Sequence[str]) -> list[str]:
+    filters = [f"image=={name}" for name in names]
+    return (await containerd.ctr(["containers", "list", "--quiet", *filters])).split() if filters else []
 
 
 async def footprint(cluster: Cluster, programs: Mapping[str, Process]) -> dict[str, Usage]:
