@@ -84,7 +84,7 @@ def broken(change: dict[str, Any]) -> bytes:
 
 @pytest.mark.parametrize(
     "change",
-    [{"token": {"unit": "s", "values": [1.0]}}, {"path": []}, {"path": [7] * 32}, {"sent": {}}, {"errors": [1]}],
+    [{"token": {"unit": "s", "values": [1.0]}}, {"path": []}, {"path": [7] * 240}, {"sent": {}}, {"errors": [1]}],
 )
 def test_columns_that_do_not_fit_each_other_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
