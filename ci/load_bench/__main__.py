@@ -31,10 +31,9 @@ def install() -> None:
 @app.command()
 def compare(  # noqa: PLR0913  # one parameter per option
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each client is run at each size.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each client is run.")] = 5,
     users: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 64,
-    requests: Annotated[int, typer.Option(min=2, help="Requests of the larger runs.")] = 1200,
-    few_requests: Annotated[int, typer.Option(min=1, help="Requests of the smaller runs.")] = 200,
+    requests: Annotated[int, typer.Option(min=2, help="Requests of each run.")] = 1200,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = 32,
     first_token_ms: Annotated[float, typer.Option(min=0, help="From a request to its first token.")] = 100.0,
@@ -51,7 +50,6 @@ def compare(  # noqa: PLR0913  # one parameter per option
             bench = Bench(
                 pace=Pace(first_token_ms / 1000, gap_ms / 1000),
                 shape=Shape(users, requests, prompt_tokens, output_tokens),
-                few_requests=few_requests,
                 rounds=rounds,
                 seed=seed,
                 python=python,
@@ -65,7 +63,8 @@ def compare(  # noqa: PLR0913  # one parameter per option
 
 def _say(one: Run) -> None:
     stderr_console().print(
-        f"round {one.round_number}: {one.client}, {one.requests} requests: {one.wall_s:.1f} s, CPU {one.cpu_s:.1f} s",
+        f"round {one.round_number}, {one.client}: {one.loading_s:.1f} of {one.wall_s:.1f} s under load, "
+        f"CPU {one.loading_cpu_s:.1f} of {one.cpu_s:.1f} s",
         highlight=False,
     )
 

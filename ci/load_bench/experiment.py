@@ -1,7 +1,7 @@
 """What one request costs servepath and GuideLLM, as processes on the same server, in interleaved rounds.
 
-Each round runs each client twice, with few and with many requests. The difference is what the further requests cost;
-in it, the start of Python and of GuideLLM's worker processes falls out.
+The CPU time of a client is read from its first request to its last response, as the server saw them: the start of
+Python and of GuideLLM's worker processes is not in it. The CPU time of the whole process is given beside it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from anyio import to_thread
+import anyio
 
-from ci.load_bench import guidellm
-from ci.modelcar_bench import measured
+from ci.load_bench import guidellm, watched
 from servepath.bench.instrument import paced_server, read_timings
 from servepath.bench.stats import percentile
 from servepath.errors import CheckFailedError
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 
     from ci.load_bench.guidellm import Shape
     from servepath.bench.paced_server import Pace, Timing
+
+
+ROOT = guidellm.HERE.parent.parent
 
 
 class Client(StrEnum):
@@ -42,9 +44,8 @@ class Bench:
 
     Attributes:
         pace: of the server.
-        shape: of the larger runs.
-        few_requests: requests of the smaller runs.
-        rounds: how often each client is run at each size.
+        shape: of each run.
+        rounds: how often each client is run.
         seed: of the order within the rounds.
         python: of GuideLLM's environment.
         model: a directory with a tokenizer.
@@ -53,7 +54,6 @@ class Bench:
 
     pace: Pace
     shape: Shape
-    few_requests: int
     rounds: int
     seed: int
     python: Path
@@ -77,17 +77,19 @@ class Run:
     Attributes:
         client: who.
         round_number: from 1.
-        requests: how many it sent.
-        cpu_s: user and system time of it and its children, start included.
+        loading_s: from the first request to the last response.
+        loading_cpu_s: user and system time of it and its children meanwhile.
         wall_s: from its start to its end.
+        cpu_s: user and system time of it and its children, from its start to its end.
         seen: its requests.
     """
 
     client: Client
     round_number: int
-    requests: int
-    cpu_s: float
+    loading_s: float
+    loading_cpu_s: float
     wall_s: float
+    cpu_s: float
     seen: tuple[Seen, ...]
 
     @property
@@ -96,21 +98,8 @@ class Run:
         return percentile([one.added_e2e_s / one.e2e_s for one in self.seen], 50)
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One client in one round."""
-
-    few: Run
-    many: Run
-
-    @property
-    def cpu_s_per_request(self) -> float:
-        """CPU time of a further request."""
-        return (self.many.cpu_s - self.few.cpu_s) / (self.many.requests - self.few.requests)
-
-
 async def measure(bench: Bench, said: Callable[[Run], None]) -> tuple[Run, ...]:
-    """Run both clients at both sizes in each round, in random order, on one server.
+    """Run both clients in each round, in random order, on one server.
 
     Raises:
         CheckFailedError: a client failed, or a request did.
@@ -119,44 +108,30 @@ async def measure(bench: Bench, said: Callable[[Run], None]) -> tuple[Run, ...]:
     runs = []
     async with paced_server(bench.pace) as base_url:
         for round_number in range(1, bench.rounds + 1):
-            sizes = (bench.few_requests, bench.shape.requests)
-            planned = [(client, requests) for client in Client for requests in sizes]
-            for client, requests in rng.sample(planned, len(planned)):
-                run = await _run(bench, client, round_number, replace(bench.shape, requests=requests), base_url)
+            for client in rng.sample(list(Client), len(Client)):
+                run = await _run(bench, client, round_number, base_url)
                 said(run)
                 runs.append(run)
     return tuple(runs)
 
 
-def rounds_of(runs: tuple[Run, ...], client: Client) -> tuple[Round, ...]:
-    """A client's runs, by round."""
-    mine = [run for run in runs if run.client is client]
-    numbers = sorted({run.round_number for run in mine})
-    by_size = [
-        sorted((run for run in mine if run.round_number == one), key=lambda run: run.requests) for one in numbers
-    ]
-    return tuple(Round(few, many) for few, many in by_size)
-
-
-async def _run(bench: Bench, client: Client, round_number: int, shape: Shape, base_url: str) -> Run:
-    result, log = bench.work / "result.json", bench.work / "log"
+async def _run(bench: Bench, client: Client, round_number: int, base_url: str) -> Run:
+    result, log, shape = bench.work / "result.json", bench.work / "log", bench.shape
     if client is Client.GUIDELLM:
         command = guidellm.command(bench.python, base_url, shape, bench.model, result)
     else:
         counts = (shape.users, shape.requests, shape.prompt_tokens, shape.output_tokens)
         tokenizer = bench.model / "tokenizer.json"
         command = [sys.executable, "-m", "ci.load_bench.ours", base_url, *map(str, counts), str(tokenizer), str(result)]
-    cost = await to_thread.run_sync(
-        lambda: measured.run(command, directory=_root(), environment=guidellm.variables(), log=log)
-    )
-    seen = _seen(client, json.loads(result.read_text()), await read_timings(base_url))
+    done = await watched.run(command, {**guidellm.variables(), "PYTHONPATH": str(ROOT)}, log)
+    timings = await read_timings(base_url)
+    seen = _seen(client, json.loads(await anyio.Path(result).read_text()), timings)
     if len(seen) != shape.requests:
         raise CheckFailedError(f"{client} saw {len(seen)} of {shape.requests} requests succeed", where="load benchmark")
-    return Run(client, round_number, shape.requests, cost.cpu_s, cost.wall_s, seen)
-
-
-def _root() -> Path:
-    return guidellm.HERE.parent.parent
+    start_s = min(timing.received_s for timing in timings.values())
+    end_s = max(timing.end_s for timing in timings.values())
+    loading_cpu_s = done.cpu_between_s(start_s, end_s)
+    return Run(client, round_number, end_s - start_s, loading_cpu_s, done.wall_s, done.cpu_s, seen)
 
 
 def _seen(client: Client, document: Any, timings: dict[str, Timing]) -> tuple[Seen, ...]:

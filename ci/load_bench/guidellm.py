@@ -130,8 +130,14 @@ def command(python: Path, base_url: str, shape: Shape, tokenizer: Path, result: 
 
 
 def variables() -> dict[str, str]:
-    """The process's own environment, and nothing fetched from a model hub."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""}
+    """The process's own environment, nothing fetched from a model hub, and a worker per CPU (ten are its default)."""
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "PYTHONPATH": "",
+        "GUIDELLM__MAX_WORKER_PROCESSES": str(os.cpu_count() or 1),
+    }
 
 
 async def measure(python: Path, base_url: str, shape: Shape, tokenizer: Path) -> GuidellmResult:

@@ -145,16 +145,10 @@ class _Body(httpx.AsyncByteStream):
         self._framing = framing
         self._ended = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         if self._framing.chunked:
-            parts = _chunked(self._connection)
-        elif self._framing.length is not None:
-            parts = _counted(self._connection, self._framing.length)
-        else:
-            parts = _until_closed(self._connection)
-        async for part in parts:
-            yield part
-        self._ended = True
+            return self._chunked()
+        return self._until_closed() if self._framing.length is None else self._counted(self._framing.length)
 
     async def aclose(self) -> None:
         """Keep the connection if the body ended in good order and nothing came after it, else close it."""
@@ -163,6 +157,36 @@ class _Body(httpx.AsyncByteStream):
             self._idle.append(self._connection)
         else:
             await _close(self._connection)
+
+    async def _chunked(self) -> AsyncIterator[bytes]:
+        """The content as it comes; chunks that came in one read are joined."""
+        connection = self._connection
+        while True:
+            contents, is_last = _take_chunks(connection)
+            if contents:
+                yield contents[0] if len(contents) == 1 else b"".join(contents)
+            if is_last:
+                break
+            await connection.more()
+        await _skip_trailers(connection)
+        self._ended = True
+
+    async def _counted(self, length: int) -> AsyncIterator[bytes]:
+        connection, missing = self._connection, length
+        while missing:
+            if not connection.received:
+                await connection.more()
+            part, connection.received = connection.received[:missing], connection.received[missing:]
+            missing -= len(part)
+            yield part
+        self._ended = True
+
+    async def _until_closed(self) -> AsyncIterator[bytes]:
+        part, self._connection.received = self._connection.received, b""
+        while part or (part := await self._connection.read()):
+            yield part
+            part = b""
+        self._ended = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,31 +198,24 @@ class _Framing:
     keep_alive: bool
 
 
-async def _chunked(connection: _Connection) -> AsyncIterator[bytes]:
-    """The body's content as it comes; chunks that came in one read are joined."""
+def _take_chunks(connection: _Connection) -> tuple[list[bytes], bool]:
+    """The whole chunks that are there, removed from the connection; and whether the last one, of size 0, follows."""
+    received, at = connection.received, 0
     contents: list[bytes] = []
-    while True:
-        received, at = connection.received, 0
-        size = None
-        while (line_end := received.find(b"\r\n", at)) >= 0:
-            size = _chunk_size(received[at:line_end])
-            content_end = line_end + 2 + size
-            if not size or len(received) < content_end + 2:
-                break
-            if received[content_end : content_end + 2] != b"\r\n":
-                raise MalformedResponseError("a chunk of the response does not end where its size says")
-            contents.append(received[line_end + 2 : content_end])
-            at = content_end + 2
-        connection.received = received[at:]
-        if contents:
-            yield b"".join(contents)
-            contents.clear()
-        if line_end >= 0 and size == 0:
-            await _skip_trailers(connection)
-            return
-        if line_end < 0 and len(connection.received) > MAX_SIZE_LINE_BYTES:
-            raise MalformedResponseError("a chunk of the response has no size")
-        await connection.more()
+    while (line_end := received.find(b"\r\n", at)) >= 0:
+        size = _chunk_size(received[at:line_end])
+        content_end = line_end + 2 + size
+        if not size or len(received) < content_end + 2:
+            connection.received = received[at:]
+            return contents, not size
+        if received[content_end : content_end + 2] != b"\r\n":
+            raise MalformedResponseError("a chunk of the response does not end where its size says")
+        contents.append(received[line_end + 2 : content_end])
+        at = content_end + 2
+    connection.received = received[at:]
+    if len(connection.received) > MAX_SIZE_LINE_BYTES:
+        raise MalformedResponseError("a chunk of the response has no size")
+    return contents, False
 
 
 def _chunk_size(line: bytes) -> int:
@@ -216,23 +233,6 @@ async def _skip_trailers(connection: _Connection) -> None:
             raise MalformedResponseError("the trailers of the response do not end")
         await connection.more()
     connection.received = connection.received[end + len(HEAD_END) :]
-
-
-async def _counted(connection: _Connection, length: int) -> AsyncIterator[bytes]:
-    missing = length
-    while missing:
-        if not connection.received:
-            await connection.more()
-        part, connection.received = connection.received[:missing], connection.received[missing:]
-        missing -= len(part)
-        yield part
-
-
-async def _until_closed(connection: _Connection) -> AsyncIterator[bytes]:
-    part, connection.received = connection.received, b""
-    while part or (part := await connection.read()):
-        yield part
-        part = b""
 
 
 def _head_of(request: httpx.Request) -> bytes:
