@@ -196,14 +196,7 @@ async def test_the_knee_of_a_server_of_known_capacity_is_found() -> None:
     if any(gave_up(result.points[: end + 1]) for end in range(len(result.points))):
         pytest.skip(f"this machine is too busy to measure: {result.stopped}")
 
-    (knee,) = result.knees
-    capacity_per_s = 1 / SERVICE_S
-    assert knee.rate_per_s
-    assert knee.next_rate_per_s
-    assert 0.5 * capacity_per_s <= knee.rate_per_s <= 1.3 * capacity_per_s
-    assert knee.next_rate_per_s <= 2 * capacity_per_s
-    assert knee.goodput_requests_per_s <= 1.05 * capacity_per_s
-    assert [progress.point for progress in seen] == list(result.points)
+    excess_s = []
     for point in result.points:
         own = [sample for sample in result.samples if sample.block == point.block]
         assert len(own) == request_count(point.rate_per_s, design)
@@ -211,11 +204,21 @@ async def test_the_knee_of_a_server_of_known_capacity_is_found() -> None:
         ttft = point.summary.latency(Metric.TTFT)
         assert ttft
         assert ttft.p95_s >= foreseen_s - 0.005
-        if foreseen_s > 0.55:
-            assert not point.meets_slo
-    assert all(point.saturated == (point.rate_per_s > capacity_per_s) for point in result.points if point.waiting_max)
-    assert any(point.saturated for point in result.points)
+        excess_s.append(ttft.p95_s - foreseen_s)
+    assert [progress.point for progress in seen] == list(result.points)
     assert again(result) == result
+    if max(excess_s) > 0.1:
+        pytest.skip(f"this machine is too busy to measure: requests waited {max(excess_s):.2f} s for their process")
+
+    (knee,) = result.knees
+    capacity_per_s = 1 / SERVICE_S
+    assert knee.rate_per_s
+    assert knee.next_rate_per_s
+    assert 0.6 * capacity_per_s <= knee.rate_per_s <= 1.2 * capacity_per_s
+    assert knee.next_rate_per_s <= 1.25 * capacity_per_s
+    assert knee.goodput_requests_per_s <= 1.05 * capacity_per_s
+    assert all(point.saturated for point in result.points if point.rate_per_s > 1.15 * capacity_per_s)
+    assert not any(point.saturated for point in result.points if point.rate_per_s < 0.7 * capacity_per_s)
 
 
 @pytest.mark.anyio
