@@ -60,6 +60,6 @@ def _spdx(name: str, fields: dict[Any, Any]) -> str:
     if known in _SPDX:
         return _SPDX[known]
     if known in {"other", "unknown"}:
-        known = str(fields.get("license_name") or "") if known == "other" else ""
+        known = str(fields.get("license_name") or "").lower() if known == "other" else ""
     reference = _NOT_IN_A_REFERENCE.sub("-", known).strip("-.")[:100]
     return f"LicenseRef-{reference}" if reference else ""

@@ -156,6 +156,8 @@ def _tensor(name: str, entry: Any, where: str) -> Tensor:
         raise _broken(where, f"tensor {name!r} has shape {str(shape)[:80]}", "a list of sizes")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:  # noqa: PLR2004 - begin and end
         raise _broken(where, f"tensor {name!r} has data_offsets {str(offsets)[:80]}", "[begin, end] with begin <= end")
+    if _overflows(shape):
+        raise _broken(where, f"tensor {name!r} has shape {str(shape)[:80]}", "fewer than 2^64 elements")
     tensor = Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
     if tensor.elements * DTYPE_BITS[dtype] != (tensor.end - tensor.begin) * 8:
         raise _broken(
@@ -169,6 +171,16 @@ def _tensor(name: str, entry: Any, where: str) -> Tensor:
 def _is_sizes(value: Any) -> TypeGuard[list[int]]:
     """Tell whether the value is a list of integers that fit the format's unsigned 64 bits."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 64 for item in value)
+
+
+def _overflows(shape: list[int]) -> bool:
+    """Tell whether the product of the sizes leaves 64 bits on the way; a long list must not take a long time."""
+    elements = 1
+    for size in shape:
+        elements *= size
+        if elements >= 1 << 64:
+            return True
+    return False
 
 
 def _broken(where: str, what: str, expected: str) -> InputError:

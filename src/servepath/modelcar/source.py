@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 NEVER_SHIPPED = frozenset({".git", ".cache", ".DS_Store"})
 """Version control and download bookkeeping: not the model, and different on every machine."""
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
+MAX_CONFIG_BYTES = 16 << 20
+_SNIFFED_BYTES = 256
 GGUF_MAGIC = b"GGUF"
 _CARD = "README.md"
 MAX_NAME_BYTES = 255
@@ -181,7 +183,7 @@ def _in_hub_cache(target: Path, root: Path) -> bool:
 
 
 def _refuse_pickles(files: Sequence[str], directory: Path) -> None:
-    found = [file for file in files if file.endswith(PICKLE_SUFFIXES)]
+    found = [file for file in files if _is_pickle(file) or _holds_pickle(directory / file)]
     if found:
         raise InputError(
             f"a pickle checkpoint, which runs code when it is loaded: {', '.join(found[:3])}",
@@ -191,13 +193,25 @@ def _refuse_pickles(files: Sequence[str], directory: Path) -> None:
         )
 
 
+def _is_pickle(file: str) -> bool:
+    return file.lower().endswith(PICKLE_SUFFIXES)
+
+
+def _holds_pickle(path: Path) -> bool:
+    """Tell whether a file is a pickle whatever its name: a stream of protocol 2 to 5, or torch's zip around one."""
+    with path.open("rb") as file:
+        head = file.read(_SNIFFED_BYTES)
+    is_stream = len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5  # noqa: PLR2004 - PROTO and its versions
+    return is_stream or (head.startswith(b"PK\x03\x04") and b"data.pkl" in head)
+
+
 def _check_weights(files: Sequence[str], directory: Path, headers: dict[str, Header], *, allow_pickle: bool) -> None:
     ggufs = [file for file in files if file.endswith(".gguf")]
     for file in ggufs:
         with (directory / file).open("rb") as opened:
             if opened.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
                 raise InputError("not a GGUF file", where=file, expected="a file that begins with GGUF")
-    pickles = [file for file in files if file.endswith(PICKLE_SUFFIXES)] if allow_pickle else []
+    pickles = [file for file in files if _is_pickle(file)] if allow_pickle else []
     if not (headers or ggufs or pickles):
         raise InputError(
             "no weights",
@@ -216,6 +230,11 @@ def _check_index(directory: Path, file: str, headers: dict[str, Header]) -> None
 
 def _read_config(directory: Path, files: Sequence[str]) -> dict[str, Any]:
     if "config.json" in files:
+        size_bytes = (directory / "config.json").stat().st_size
+        if size_bytes > MAX_CONFIG_BYTES:
+            raise InputError(
+                f"config.json has {size_bytes} bytes", where="config.json", expected=f"at most {MAX_CONFIG_BYTES} bytes"
+            )
         return load_object((directory / "config.json").read_bytes(), "config.json")
     if "params.json" in files or any(file.endswith(".gguf") for file in files):
         return {}

@@ -137,7 +137,7 @@ def _pax(record: bytes) -> dict[str, str]:
     values: dict[str, str] = {}
     while record:
         digits, _, _ = record.partition(b" ")
-        length = int(digits) if digits.isdigit() else 0
+        length = int(digits) if digits.isdigit() and len(digits) <= len(str(MAX_RECORD_BYTES)) else 0
         if not len(digits) < length <= len(record):
             raise InputError("a malformed PAX record", where=repr(record[:60]), expected="LENGTH KEY=VALUE")
         key, _, value = record[len(digits) + 1 : length - 1].partition(b"=")

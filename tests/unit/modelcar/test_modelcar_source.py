@@ -189,3 +189,36 @@ def test_a_hub_cache_snapshot_is_followed_into_its_own_blobs_only(tmp_path: Path
     (snapshot / "tokenizer.json").symlink_to(other / "cccc")
     with pytest.raises(InputError, match="leaves the model directory"):
         open_source(snapshot)
+
+
+def test_licences_and_notices_are_shipped(model: Path) -> None:
+    """Patterns that choose files by their suffix lose what a licence asks to be passed on."""
+    names = ("LICENSE", "LICENSE.txt", "LICENCE", "NOTICE", "USE_POLICY.md", "COPYING")
+    for name in names:
+        (model / name).write_text("terms")
+    assert set(names) <= set(open_source(model).files)
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# x", "Apache-2.0"),
+        ("---\r\nlicense: MIT\r\n---\r\n", "MIT"),
+        ("\ufeff---\nlicense: gpl-3.0\n---", "GPL-3.0-only"),
+        ("---\nlicense: llama3.1\n---\n", "LicenseRef-llama3.1"),
+        ("---\nlicense: other\nlicense_name: Qwen Research\n---\n", "LicenseRef-qwen-research"),
+        ("---\nlicense: other\n---\n", ""),
+        ("---\nlicense: unknown\n---\n", ""),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "MIT AND Apache-2.0"),
+        ("---\nlicense: {a: 1}\n---\n", ""),
+        ("---\nlicense: [\n---\n", ""),
+        ("---\n- license\n---\n", ""),
+        ("license: mit", ""),
+        ("# card\n---\nlicense: mit\n---\n", ""),
+        ("---\nlicense: 2024-99-99\n---\n", ""),
+        ("---\n" + "[" * 5000 + "\n---\n", ""),
+    ],
+)
+def test_the_licence_of_a_model_card(model: Path, card: str, licence: str) -> None:
+    (model / "README.md").write_bytes(card.encode())
+    assert open_source(model).licence == licence
