@@ -9,7 +9,7 @@ from servepath.bench.instrument import endpoint_of, paced_server
 from servepath.bench.model import BenchPlan, Metric, Statistic
 from servepath.bench.paced_server import Pace
 
-GAP_S = 0.1
+GAP_S = 0.2
 SLOWDOWN = 1.05
 
 
@@ -27,7 +27,7 @@ async def test_an_injected_slowdown_of_5_percent_is_found_and_its_size_known() -
         output_tokens=5,
         warmup_requests=1,
         precision_percent=2.5,
-        budget_s=45,
+        budget_s=60,
         max_lateness_p95_s=1.0,
         bootstrap_resamples=2_000,
     )
