@@ -132,7 +132,7 @@ async def _forms(directory: Path, base: str) -> list[Form]:
         for number, (name, options) in enumerate(built.items()):
             repository = f"servepath/pulls-{number}"
             modelcar = await build_and_push(source, base, ADDRESS, repository, build=options)
-            forms.append(await _form(http, directory.name, name, modelcar.reference))
+            forms.append(await _form(http, source.name, name, modelcar.reference))
         forms.append(await _gzipped(http, forms[0]))
     return forms
 
