@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSListener
 
+from ci.node.pki import create_authority
 from servepath.bench.compare import BenchProgress, compare
 from servepath.bench.load import Slot, open_client, run_block
 from servepath.bench.model import Arrivals, BenchPlan, ErrorClass, Metric
@@ -17,6 +21,8 @@ from servepath.serving.model import ServingPath
 from tests.unit.bench.sse_server import Behaviour, Recorder, serve
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servepath.bench.model import Sample
     from servepath.serving.model import Endpoint
 
@@ -172,6 +178,22 @@ async def test_a_connection_that_does_not_open_in_time_is_a_connect_error() -> N
 
     assert sample.error is ErrorClass.CONNECT
     assert "within 0.2 s" in sample.error_detail
+
+
+async def test_https_is_really_tls_and_a_certificate_of_nobody_is_a_connect_error(tmp_path: Path) -> None:
+    pair = create_authority(tmp_path).issue("server", "server", hosts=("127.0.0.1",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = plain.extra(SocketAttribute.local_port)  # noqa: S610  # no Django
+    listener = TLSListener(plain, context)
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, anyio.aclose_forcefully)
+        (sample,) = await load(Recorder(base_url=f"https://127.0.0.1:{port}").endpoint(), [0.0])
+        group.cancel_scope.cancel()
+
+    assert sample.error is ErrorClass.CONNECT
+    assert "certificate verify failed" in sample.error_detail
 
 
 QUICK = BenchPlan(
