@@ -6,36 +6,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from ci.node import holder, images, oci_tools, programs
-from ci.node.layout import from_environment
+from ci.node import images
 from tests.interop.forms import FORMS, Shipped, ship, write_varied_model
 from tests.interop.raw import put_two_platforms
+from tests.interop.tools import found, running_containerd
 from tests.unit.modelcar.registries import running_crane_registry, running_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def found(name: str) -> Path:
-    """Return the path of a program.
-
-    Where everything was prepared a missing one is a failure, elsewhere a reason to skip.
-    """
-    built = {program.name: programs.target(program, from_environment().cache) for program in oci_tools.PROGRAMS}
-    path = str(built[name] / name) if name in built else shutil.which(name)
-    if path is not None and Path(path).is_file():
-        return Path(path)
-    message = f"{name} is not there: python -m ci.node prepare"
-    if holder.is_inside():
-        pytest.fail(message)
-    pytest.skip(message)
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +52,15 @@ def crane() -> Path:
 @pytest.fixture(scope="session")
 def oras() -> Path:
     return found("oras")
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run a containerd; gives its socket."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with running_containerd(tmp_path_factory.mktemp("containerd")) as socket:
+        yield socket
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.conftest import found
 from tests.interop.forms import output
+from tests.interop.tools import found
 
 if TYPE_CHECKING:
     from pathlib import Path
