@@ -138,6 +138,21 @@
     return wrong;
   };
 
+  const bars = () => {
+    const wrong = [];
+    for (const list of document.querySelectorAll(".bars, .timeline")) {
+      let before = -Infinity;
+      for (const row of list.querySelectorAll(".stage:not(.ticks)")) {
+        const [name, track, value] = ["dt", ".track", ".span"].map((part) => row.querySelector(part).getBoundingClientRect());
+        const words = JSON.stringify(row.textContent.trim().slice(0, 40));
+        if (Math.abs(name.top - value.top) > 3) wrong.push(`${words}: name and value are apart`);
+        if (name.top < before) wrong.push(`${words} begins in the row before`);
+        before = Math.max(name.bottom, track.bottom) - 1;
+      }
+    }
+    return wrong;
+  };
+
   const small = (least) => texts()
     .map((node) => {
       const parent = node.parentElement;
@@ -162,5 +177,5 @@
     return wrong;
   };
 
-  return { overflow: overflow(), contrast: contrast(4.5), plots: plots(), overlaps: overlaps(), small: small(9), headings: headings() };
+  return { overflow: overflow(), contrast: contrast(4.5), plots: plots(), overlaps: overlaps(), bars: bars(), small: small(9), headings: headings() };
 })()

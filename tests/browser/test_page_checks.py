@@ -20,6 +20,9 @@ PLOT = '<svg viewBox="0 0 300 100" width="300"><title>p</title><desc>d</desc>{pa
 LINE = '<path class="line" d="M10 10L200 80"/>'
 LABEL = '<text x="20" y="50">one</text>'
 
+ROW = '<div class="stage" style="{style}"><dt>one</dt><dd class="span">1 s</dd><dd class="track">bar</dd></div>'
+BARS = '<dl class="bars">{rows}</dl>'
+
 BROKEN = {
     "overflow": '<div style="width: 2000px; background: #eee">wide</div>',
     "contrast": '<p style="color: #999">faint</p>',
@@ -32,6 +35,8 @@ BROKEN = {
     "plots-outside": PLOT.format(parts=LINE + LABEL + '<circle class="dot" cx="900" cy="9" r="3"/>'),
     "plots-unnamed": '<svg viewBox="0 0 300 100" width="300">' + LINE + LABEL + "</svg>",
     "overlaps": '<p style="margin: 0">under</p><p style="margin: -24px 0 0">over</p>',
+    "bars-side-by-side": BARS.format(rows=2 * ROW.format(style="float: left; display: flex")),
+    "bars-apart": BARS.format(rows=ROW.format(style="")),
     "small": '<p style="font-size: 6px">small</p>',
     "headings": "<h3>skipped</h3>",
     "requests": '<img alt="" src="http://127.0.0.1:9/x.png">',
@@ -51,7 +56,8 @@ def problems(browser: Browser, directory: Path, body: str) -> dict[str, list[str
 
 
 def test_a_good_page_has_no_problems(browser: Browser, tmp_path: Path) -> None:
-    assert problems(browser, tmp_path, "<p>text</p>" + PLOT.format(parts=LINE + LABEL)) == {}
+    good_bars = BARS.format(rows=2 * ROW.format(style="display: flex"))
+    assert problems(browser, tmp_path, "<p>text</p>" + PLOT.format(parts=LINE + LABEL) + good_bars) == {}
 
 
 @pytest.mark.parametrize("name", BROKEN)
