@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _NAMESPACE = "servepath-pulls"
 _SHARDS = 8
+_SYNTHETIC = "synthetic-"
 _MTIME_S = 1
 """Of every file in these images: no layer is one that the node has for another reason."""
 _GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -101,7 +102,7 @@ async def _measure(sources: Sequence[Path], synthetic_mb: int, rounds: int, link
     with tempfile.TemporaryDirectory(prefix="servepath-pulls-") as temporary:
         directories = list(sources) or [await prepare_smollm2(from_environment().cache)]
         if synthetic_mb:
-            made = Path(temporary) / f"synthetic-{synthetic_mb}mb"
+            made = Path(temporary) / f"{_SYNTHETIC}{synthetic_mb}mb"
             await anyio.to_thread.run_sync(_write_gaussian, directories[0], made, synthetic_mb)
             directories.append(made)
         base = await images.push(images.busybox(), ADDRESS, "servepath/busybox")
@@ -117,6 +118,7 @@ async def _measure(sources: Sequence[Path], synthetic_mb: int, rounds: int, link
 async def _forms(directory: Path, base: str) -> list[Form]:
     """Push a model in every form."""
     source = await anyio.to_thread.run_sync(open_source, directory)
+    model = directory.name if directory.name.startswith(_SYNTHETIC) else source.name
     shard_bytes = sum((directory / name).stat().st_size for name in source.files) // _SHARDS + (1 << 20)
     plain = BuildOptions(created_s=_MTIME_S)
     built = {
@@ -132,7 +134,7 @@ async def _forms(directory: Path, base: str) -> list[Form]:
         for number, (name, options) in enumerate(built.items()):
             repository = f"servepath/pulls-{number}"
             modelcar = await build_and_push(source, base, ADDRESS, repository, build=options)
-            forms.append(await _form(http, source.name, name, modelcar.reference))
+            forms.append(await _form(http, model, name, modelcar.reference))
         forms.append(await _gzipped(http, forms[0]))
     return forms
 
