@@ -101,7 +101,7 @@ async def test_a_plan_of_200_gb_costs_no_reading(tmp_path: Path) -> None:
 
 
 def test_big_files_alone_small_ones_last_and_a_bound_on_layers(tmp_path: Path) -> None:
-    sizes = {"a": 3 * MIB, "b": 10 * MIB, "c": 9 * MIB, "d": 12 * MIB, "e": 1}
+    sizes = {"a": MIB - 1, "b": 10 * MIB, "c": 9 * MIB, "d": 12 * MIB, "e": 1}
     files = {}
     for name, size in sizes.items():
         path = tmp_path / name
