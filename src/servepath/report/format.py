@@ -23,6 +23,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def clock(seconds: float) -> str:
+    """A moment of a run in minutes and seconds, such as `3:20`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
 def latency(seconds: float) -> str:
     """A latency with three digits, such as `3.21 ms`, `54.3 ms`, `758 ms`, `2.41 s`."""
     value, unit = (seconds, "s") if seconds >= SECONDS_FROM_S else (seconds * 1000, "ms")

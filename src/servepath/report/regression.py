@@ -71,6 +71,19 @@ def regression_values(regression: Regression, before: Run, after: Run) -> dict[s
     return values
 
 
+def one_line(values: dict[str, Any]) -> str:
+    """The outcome in one line, however much became slower."""
+    slower = [one for one in values["findings"] if one["change"] == "regressed"]
+    if not slower:
+        return str(values["headline"])
+    worst = max(slower, key=lambda one: float(one["ratio"]))
+    what = f"{worst['subject']} {text.METRIC_NAMES[worst['metric']]} {worst['statistic']}"
+    if len(slower) == 1:
+        return f"Slower: {what} by {text.percent(worst['ratio'])}"
+    count = f"{len(slower)} of {len(values['findings'])} latencies are slower"
+    return f"{count}, the most {what} by {text.percent(worst['ratio'])}"
+
+
 def regression_markdown(values: dict[str, Any]) -> str:
     """The comparison of two runs for a step summary."""
     mark = "\N{CROSS MARK}" if values["verdict"] == "fail" else "\N{WHITE HEAVY CHECK MARK}"
@@ -92,7 +105,7 @@ def regression_markdown(values: dict[str, Any]) -> str:
         f"intervals hold jointly with {gate['confidence']:.0%} confidence."
     )
     parts = [
-        f"## {mark} {cell(values['headline'])}",
+        f"## {mark} {cell(one_line(values))}",
         table(head, rows),
         "\n".join(f"- not alike: {cell(one)}" for one in values["differences"]),
         note,
@@ -116,7 +129,12 @@ def regression_markdown(values: dict[str, Any]) -> str:
 def regression_page(values: dict[str, Any]) -> str:
     """The comparison of two runs as one self-contained page."""
     return render(
-        "regression.html.j2", values=values, fmt=text, plots=list(_plots(values["findings"])), changes=CHANGES
+        "regression.html.j2",
+        values=values,
+        answer=one_line(values),
+        fmt=text,
+        plots=list(_plots(values["findings"])),
+        changes=CHANGES,
     )
 
 

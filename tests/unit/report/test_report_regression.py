@@ -55,7 +55,7 @@ def test_a_slower_run_ends_with_the_code_of_a_missed_objective(reports: dict[str
     assert "slower" in (written / "regression.md").read_text()
     page = (written / "regression.html").read_text()
     assert page.count("<svg") == 3
-    assert "is slower" in page
+    assert "latencies are slower, the most kserve" in page
     assert "src=" not in page
 
 
