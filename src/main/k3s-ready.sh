@@ -1,6 +1,7 @@
 #!/bin/sh
-# Waits until the API server of a k3s service answers /readyz, then prints its kubeconfig for use outside the node.
-# Usage: k3s-ready.sh KUBECONFIG SECONDS
+# Waits until the API server of a k3s service answers /readyz, then writes its kubeconfig for use outside the node.
+# It has the administrator's key: what a command prints would be in the log of the call.
+# Usage: k3s-ready.sh KUBECONFIG SECONDS OUTPUT
 set -eu
 
 kubeconfig=$1
@@ -14,4 +15,4 @@ until [ -s "$kubeconfig" ] && kubectl --kubeconfig "$kubeconfig" get --raw /read
     sleep 1
 done
 
-sed 's#server: https://[^ ]*#server: https://k3s:6443#' "$kubeconfig"
+sed 's#server: https://[^ ]*#server: https://k3s:6443#' "$kubeconfig" >"$3"

@@ -78,11 +78,7 @@ async def kubeconfig(run_id: str, server: dagger.Service, mirror: str) -> dagger
         _k3s_container(mirror)
         .with_service_binding("k3s", server)
         .with_env_variable("SERVEPATH_RUN", run_id)
-        # What a command prints is in the log of the call, and this has the administrator's key.
-        .with_exec(
-            ["sh", f"{SCRIPTS}/k3s-ready.sh", _kubeconfig_path(run_id), str(READY_TIMEOUT_S)],
-            redirect_stdout=READY_KUBECONFIG,
-        )
+        .with_exec(["sh", f"{SCRIPTS}/k3s-ready.sh", _kubeconfig_path(run_id), str(READY_TIMEOUT_S), READY_KUBECONFIG])
         .file(READY_KUBECONFIG)
         .contents()
     )

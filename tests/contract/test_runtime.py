@@ -59,12 +59,14 @@ def test_the_runtime_registers_the_module(schema: graphql.GraphQLSchema, tmp_pat
     assert len(registered.named("withEnum")) == 3
 
 
-def test_ready_prints_a_kubeconfig_for_use_beside_the_node(tmp_path: Path) -> None:
+def test_ready_writes_a_kubeconfig_for_use_beside_the_node(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG)
     program(tmp_path, "kubectl", f'[ "$*" = "--kubeconfig {kubeconfig} get --raw /readyz" ]')
-    done = run_script("k3s-ready.sh", [str(kubeconfig), "5"], tmp_path)
-    assert (done.returncode, done.stdout) == (0, KUBECONFIG.replace("10.87.0.4", "k3s"))
+    ready = tmp_path / "ready"
+    done = run_script("k3s-ready.sh", [str(kubeconfig), "5", str(ready)], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ready.read_text() == KUBECONFIG.replace("10.87.0.4", "k3s")
 
 
 @pytest.mark.parametrize(("content", "answer"), [("", "exit 0"), (KUBECONFIG, "exit 1")])
@@ -72,7 +74,7 @@ def test_ready_gives_up_when_its_time_is_over(tmp_path: Path, content: str, answ
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(content)
     program(tmp_path, "kubectl", answer)
-    done = run_script("k3s-ready.sh", [str(kubeconfig), "1"], tmp_path)
+    done = run_script("k3s-ready.sh", [str(kubeconfig), "1", str(tmp_path / "ready")], tmp_path)
     assert done.returncode == 1
     assert "did not answer /readyz within 1 s; next:" in done.stderr
 

@@ -102,8 +102,8 @@ def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED))
     shutil.copyfile(replacement, copy / "manifests/lock.yaml")
     base = lock.read(Path(replacement)).image("python").reference
-    project = copy / "pyproject.toml"
-    project.write_text(re.sub(r'(?m)^base-image = ".*"$', f'base-image = "{base}"', project.read_text()))
+    for project in (copy / "pyproject.toml", copy / "examples/python/pyproject.toml"):
+        project.write_text(re.sub(r'(?m)^base-image = ".*"$', f'base-image = "{base}"', project.read_text()))
     return copy
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,11 @@ def test_the_exported_layout_has_the_digest_and_every_blob(dagger: Dagger, model
 
 def test_a_registry_gives_the_same_digest(dagger: Dagger, model: Path, layout: Path) -> None:
     assert dagger.call("modelcar", f"--source={model}", "verify", "digest") == manifest_digest(layout)
+
+
+def test_another_module_uses_ours(dagger: Dagger, model: Path, layout: Path) -> None:
+    example = replace(dagger, module=dagger.module / "examples/python")
+    assert example.call("servepath-modelcar-digest", f"--source={model}") == manifest_digest(layout)
 
 
 def test_another_model_has_another_digest(dagger: Dagger, model: Path, layout: Path, tmp_path: Path) -> None:

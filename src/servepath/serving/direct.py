@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
+import httpx
 from lightkube.resources.core_v1 import Pod
 
 from servepath.cluster.client import errors_of, kubernetes
@@ -42,18 +42,22 @@ async def direct_endpoint(cluster: Cluster, endpoint: Endpoint) -> Endpoint:
         if service is None:
             raise ClusterError("not there", where=f"Service {endpoint.namespace}/{endpoint.workload}")
         address, port = await _address(client, endpoint, service)
-    try:
-        with anyio.fail_after(_CONNECT_TIMEOUT_S):
-            async with await anyio.connect_tcp(address, port):
-                pass
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(
-            "no connection can be made from here",
-            where=f"Service {endpoint.namespace}/{endpoint.workload} at {address}:{port}",
-            expected="a machine whose routes lead to the cluster's Services, such as a node",
-        ) from error
     host = f"[{address}]" if ":" in address else address
-    return replace(endpoint, base_url=f"http://{host}:{port}", host="")
+    base_url = f"http://{host}:{port}"
+    await _answers(base_url, f"Service {endpoint.namespace}/{endpoint.workload} at {address}:{port}")
+    return replace(endpoint, base_url=base_url, host="")
+
+
+async def _answers(base_url: str, where: str) -> None:
+    """See that it is the engine that answers there: a proxy on the way out may take any connection."""
+    expected = "a machine whose routes lead to the cluster's Services, such as a node"
+    try:
+        async with httpx.AsyncClient(timeout=_CONNECT_TIMEOUT_S, trust_env=False) as client:
+            response = await client.get(f"{base_url}/health")
+    except httpx.HTTPError as error:
+        raise ClusterError("no connection can be made from here", where=where, expected=expected) from error
+    if response.status_code != httpx.codes.OK:
+        raise ClusterError(f"/health answers {response.status_code} from here", where=where, expected=expected)
 
 
 async def _address(client: AsyncClient, endpoint: Endpoint, service: Json) -> tuple[str, int]:
