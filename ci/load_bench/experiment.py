@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 ROOT = guidellm.HERE.parent.parent
 
 
+FEWEST = 0.95
+"""Share of the requests that has to succeed; GuideLLM cancels some of the last on a busy machine."""
+
+
 class Client(StrEnum):
     """Who sends the requests."""
 
@@ -126,7 +130,7 @@ async def _run(bench: Bench, client: Client, round_number: int, base_url: str) -
     done = await watched.run(command, {**guidellm.variables(), "PYTHONPATH": str(ROOT)}, log)
     timings = await read_timings(base_url)
     seen = _seen(client, json.loads(await anyio.Path(result).read_text()), timings)
-    if len(seen) != shape.requests:
+    if len(seen) < FEWEST * shape.requests:
         raise CheckFailedError(f"{client} saw {len(seen)} of {shape.requests} requests succeed", where="load benchmark")
     start_s = min(timing.received_s for timing in timings.values())
     end_s = max(timing.end_s for timing in timings.values())

@@ -19,7 +19,7 @@ def table(bench: Bench, runs: tuple[Run, ...]) -> str:
     by_client = [
         sorted((run for run in runs if run.client is client), key=lambda run: run.round_number) for client in Client
     ]
-    requests, tokens = bench.shape.requests, bench.shape.requests * bench.shape.output_tokens
+    tokens = bench.shape.output_tokens
 
     def row(name: str, value_of: Callable[[Run], float], form: str) -> str:
         values = [[value_of(run) for run in mine] for mine in by_client]
@@ -36,10 +36,10 @@ def table(bench: Bench, runs: tuple[Run, ...]) -> str:
             "",
             f"| per client | servepath | GuideLLM | ratio, median of {bench.rounds} rounds (range) |",
             "| --- | ---: | ---: | ---: |",
-            row("requests per CPU second, while loading", lambda run: requests / run.loading_cpu_s, ".0f"),
-            row("tokens per CPU second, while loading", lambda run: tokens / run.loading_cpu_s, ".0f"),
-            row("requests per CPU second, whole process", lambda run: requests / run.cpu_s, ".1f"),
-            row("tokens per second, while loading", lambda run: tokens / run.loading_s, ".0f"),
+            row("requests per CPU second, while loading", lambda run: len(run.seen) / run.loading_cpu_s, ".0f"),
+            row("tokens per CPU second, while loading", lambda run: tokens * len(run.seen) / run.loading_cpu_s, ".0f"),
+            row("requests per CPU second, whole process", lambda run: len(run.seen) / run.cpu_s, ".1f"),
+            row("tokens per second, while loading", lambda run: tokens * len(run.seen) / run.loading_s, ".0f"),
             row("added to TTFT, p50 (ms)", added_ms(lambda one: one.added_ttft_s, 50), ".2f"),
             row("added to TTFT, p95 (ms)", added_ms(lambda one: one.added_ttft_s, 95), ".2f"),
             row("added to E2E, p50 (ms)", added_ms(lambda one: one.added_e2e_s, 50), ".2f"),
