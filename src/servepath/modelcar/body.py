@@ -234,13 +234,21 @@ def read_views(file: IO[bytes], offset: int, size_bytes: int, buffer: memoryview
     end = offset + size_bytes
     while offset < end:
         try:
-            count = os.preadv(file.fileno(), [buffer[: end - offset]], offset)
+            count = _read_at(file, buffer[: end - offset], offset)
         except OSError as error:
             raise _cannot_read(error, file.name) from error
         if not count:
             raise InputError("the file changed while it was read", where=str(file.name), expected=f"{end} bytes")
         yield buffer[:count]
         offset += count
+
+
+def _read_at(file: IO[bytes], view: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [view], offset)
+    data = os.pread(file.fileno(), len(view), offset)  # macOS before 11
+    view[: len(data)] = data
+    return len(data)
 
 
 def _write(piece: Piece, file: IO[bytes] | None, sink: Sink) -> None:

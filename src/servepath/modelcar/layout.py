@@ -213,11 +213,8 @@ class FileSink:
         """Write a part of another file and return how much of it there was."""
         left = size_bytes
         while left:
-            try:
-                count = os.copy_file_range(file.fileno(), self._file.fileno(), left, offset_src=offset)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
+            count = _copy_in_kernel(file, self._file, offset, left)
+            if count is None:
                 self._copy(file, offset, left)
                 count = left
             if not count:
@@ -229,6 +226,18 @@ class FileSink:
         self._buffer = self._buffer or memoryview(bytearray(BUFFER_BYTES))
         for view in read_views(file, offset, size_bytes, self._buffer):
             self.write(view)
+
+
+def _copy_in_kernel(source: IO[bytes], target: IO[bytes], offset: int, size_bytes: int) -> int | None:
+    """Let the kernel copy; return how much it did, None where it cannot."""
+    if not hasattr(os, "copy_file_range"):  # not on macOS
+        return None
+    try:
+        return os.copy_file_range(source.fileno(), target.fileno(), size_bytes, offset_src=offset)
+    except OSError as error:
+        if error.errno in _NO_KERNEL_COPY:
+            return None
+        raise
 
 
 async def _copy(content: Content, file: IO[bytes], on_sent: Callable[[int], None]) -> str:

@@ -67,6 +67,7 @@ class UploadConnection:
         self, url: httpx.URL, tls: ssl.SSLContext | None, timeout_s: float, on_moved: Callable[[int], None]
     ) -> None:
         self._on_moved = on_moved
+        self._origin = (url.scheme, url.netloc)
         self._proxy = proxy_of(url)
         self._connection = _connection(url, self._proxy, tls, timeout_s)
 
@@ -96,6 +97,10 @@ class UploadConnection:
         if failures:
             raise failures[0]
         return responses[0]
+
+    def leads_to(self, url: httpx.URL) -> bool:
+        """Tell whether a request to this address can go over this connection."""
+        return self._origin == (url.scheme, url.netloc)
 
     def close(self) -> None:
         """Close the connection."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import re
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,6 +86,7 @@ class Upload:
         self._session = session
         self._on_sent = on_sent
         self._confirmed_bytes = 0
+        self._connection: UploadConnection | None = None
         self.sent_bytes = 0
 
     async def run(self) -> str:
@@ -102,12 +102,13 @@ class Upload:
         registry, before = self._target.registry, self._confirmed_bytes
         begun = await self._begin()
         try:
-            with closing(registry.connect_for_upload(begun.location, self._on_sent)) as connection:
-                async with open_body(self._content, is_hashed=not self._digest) as body:
-                    response = await self._send(connection, body, begun)
+            async with open_body(self._content, is_hashed=not self._digest) as body:
+                response = await self._send(body, begun)
         except TryAgainError as error:
             error.has_moved = self._confirmed_bytes > before
             raise
+        finally:
+            self._disconnect()
         if response.status_code in _GONE and begun.is_continued:
             self._session.save("")
             raise TryAgainError(f"the upload was not continued from byte {begun.start}: {response.status_code}")
@@ -151,7 +152,7 @@ class Upload:
     def _step_bytes(self) -> int:
         return self._target.registry.options.chunk_bytes or self._content.size_bytes
 
-    async def _send(self, connection: UploadConnection, body: Body, begun: _Begun) -> httpx.Response:
+    async def _send(self, body: Body, begun: _Begun) -> httpx.Response:
         """Send what is missing and finish the upload; the digest may be known only after the last byte."""
         size_bytes, location = self._content.size_bytes, begun.location
         while body.position < begun.start:
@@ -165,21 +166,22 @@ class Upload:
                 if length < size_bytes:
                     headers["Content-Range"] = f"{body.position}-{body.position + length - 1}"
                 request = httpx.Request("PATCH", location, headers=headers)
-                response = await self._exchange(connection, request, body, length)
+                response = await self._exchange(request, body, length)
                 if response.status_code != httpx.codes.ACCEPTED:
                     return response
                 location = self._target.registry.location(response)
                 self._session.save(str(location))
             digest = digest or body.digest
         request = httpx.Request("PUT", location.copy_merge_params({"digest": digest}), headers=_OCTETS)
-        return await self._exchange(connection, request, body, size_bytes - body.position)
+        return await self._exchange(request, body, size_bytes - body.position)
 
-    async def _exchange(
-        self, connection: UploadConnection, request: httpx.Request, body: Body, length: int
-    ) -> httpx.Response:
+    async def _exchange(self, request: httpx.Request, body: Body, length: int) -> httpx.Response:
         registry, before = self._target.registry, body.position
+        if self._connection is None or not self._connection.leads_to(request.url):
+            self._disconnect()
+            self._connection = registry.connect_for_upload(request.url, self._on_sent)
         try:
-            response = await registry.send_body(connection, request, body, length)
+            response = await registry.send_body(self._connection, request, body, length)
         except (OSError, http.client.HTTPException) as error:
             raise TryAgainError(f"{type(error).__name__}: {error}") from error
         finally:
@@ -187,6 +189,11 @@ class Upload:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise TryAgainError("the token expired during the upload")
         return registry.transient(response)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 def _ignore(position: int) -> None:

@@ -89,6 +89,7 @@ async def test_a_changed_small_file_costs_kilobytes_and_a_changed_shard_that_sha
     model: Path, base: str, faults: Faults, repository: str, options: RegistryOptions
 ) -> None:
     write_model(model, [BIG, BIG])
+    (model / "tokenizer.json").write_bytes(b"t" * 7_000_000)  # as large as Qwen's
     await build_and_push(open_source(model), base, faults.host, repository, options=options)
     faults.seen.clear()
     (model / "generation_config.json").write_text('{"temperature": 0.1}')

@@ -135,6 +135,30 @@ async def test_plain_http_through_a_proxy_names_the_whole_address(
     ]
 
 
+async def test_an_upload_that_is_sent_on_to_another_host(tmp_path: Path, options: RegistryOptions) -> None:
+    (tmp_path / "x").write_bytes(b"x" * 1000)
+    plan = plan_layer({"models/x": tmp_path / "x"})
+    heads: list[tuple[str, str]] = []
+
+    def serve(name: str, others: list[str]) -> Callable[[socket.socket], None]:
+        def answer(connected: socket.socket) -> None:
+            while head := read_head(connected):
+                heads.append((name, head.split()[0]))
+                read_exactly(connected, length_of(head))
+                status = {"POST": "202 Accepted", "PATCH": "202 Accepted", "PUT": "201 Created"}[head.split()[0]]
+                location = f"Location: http://{others[0]}/v2/a/blobs/uploads/1\r\n"
+                connected.sendall(f"HTTP/1.1 {status}\r\n{location}Content-Length: 0\r\n\r\n".encode())
+
+        return answer
+
+    other: list[str] = []
+    with answering(serve("storage", other)) as storage, answering(serve("registry", [storage])) as host:
+        other.append(storage)
+        async with open_registry(host, options) as client:
+            assert (await Repository(client, "a").write_blob(plan, "", lambda _: None)).digest
+    assert heads == [("registry", "POST"), ("storage", "PATCH"), ("storage", "PUT")]
+
+
 async def test_a_refusal_before_the_whole_body_was_read_is_heard(tmp_path: Path, options: RegistryOptions) -> None:
     def refuse(connected: socket.socket) -> None:
         connected.sendall(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
