@@ -20,12 +20,14 @@ from servepath.cli.transfers import show_transfers
 from servepath.errors import UsageError
 from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.compress import Compression
-from servepath.modelcar.hub import download
+from servepath.modelcar.hub import IGNORED, HubOptions, download
 from servepath.modelcar.reference import is_tag
 from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
 from servepath.modelcar.source import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from servepath.modelcar.model import Modelcar, ModelSource
 
 _HELP = "servepath modelcar --help"
@@ -66,8 +68,11 @@ ModelPack = Annotated[
     bool, typer.Option("--modelpack", help="With --push: attach a ModelPack manifest that shares the layers.")
 ]
 ModelName = Annotated[str, typer.Option("--name", help="The model's name; from the Hub or config.json when empty.")]
+Include = Annotated[
+    list[str], typer.Option(metavar="PATTERN", help="Files of --hub to take, such as '*.json'; repeatable.")
+]
 Exclude = Annotated[
-    list[str], typer.Option(metavar="PATTERN", help="Files of --source to leave out, such as 'original/*'; repeatable.")
+    list[str], typer.Option(metavar="PATTERN", help="Files to leave out, such as 'original/*'; repeatable.")
 ]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Take pickle checkpoints of --source, which run code when loaded.")
@@ -85,6 +90,7 @@ def modelcar_command(
     reshard: Reshard = "",
     compression: Compress = Compression.NONE,
     name: ModelName = "",
+    include: Include = [],  # noqa: B006 - typer copies it
     exclude: Exclude = [],  # noqa: B006 - typer copies it
     *,
     allow_pickle: AllowPickle = False,
@@ -100,20 +106,7 @@ def modelcar_command(
     """
 
     async def work() -> Modelcar:
-        if (layout is None) == (not push):
-            raise UsageError(
-                "say where the modelcar goes",
-                where="--layout and --push",
-                expected="exactly one of them",
-                next_command=_HELP,
-            )
-        host, _, repository = push.partition("/")
-        if push and not repository:
-            raise UsageError("no repository", where=push, expected="HOST/REPOSITORY", next_command=_HELP)
-        if tag and not is_tag(tag):
-            raise UsageError(
-                f"not a tag: {tag!r}", where="--tag", expected="letters, digits, `_`, `.` and `-`", next_command=_HELP
-            )
+        host, repository = _destination(layout, push, tag)
         if modelpack and not push:
             raise UsageError("a layout has no referrers", where="--modelpack", expected="--push", next_command=_HELP)
         build = replace(
@@ -126,17 +119,12 @@ def modelcar_command(
         )
         name_one_model(source, hub)
         if source is None:
-            if name or exclude or allow_pickle:
-                raise UsageError(
-                    "options of a directory",
-                    where="--name, --exclude and --allow-pickle",
-                    expected="--source",
-                    next_command=_HELP,
-                )
-            model = await open_model(source, hub)
+            model = await _from_hub(hub, include, exclude, is_plain=not (name or allow_pickle))
+        elif include:
+            raise UsageError("an option of the Hub", where="--include", expected="--hub", next_command=_HELP)
         else:
-            open_it = partial(open_source, source, name=name, exclude=exclude, allow_pickle=allow_pickle)
-            model = await anyio.to_thread.run_sync(open_it)
+            opening = partial(open_source, source, name=name, exclude=exclude, allow_pickle=allow_pickle)
+            model = await anyio.to_thread.run_sync(opening)
         pinned = base_image(base)
         with show_transfers(stderr_console()) as show:
             if layout is not None:
@@ -144,6 +132,33 @@ def modelcar_command(
             return await build_and_push(model, pinned, host, repository, tag=tag, build=build, progress=show)
 
     _show(run(work), as_json=as_json)
+
+
+def _destination(layout: Path | None, push: str, tag: str) -> tuple[str, str]:
+    """Check where the modelcar goes, and return the registry and the repository, empty for a layout."""
+    if (layout is None) == (not push):
+        raise UsageError(
+            "say where the modelcar goes",
+            where="--layout and --push",
+            expected="exactly one of them",
+            next_command=_HELP,
+        )
+    host, _, repository = push.partition("/")
+    if push and not repository:
+        raise UsageError("no repository", where=push, expected="HOST/REPOSITORY", next_command=_HELP)
+    if tag and not is_tag(tag):
+        raise UsageError(
+            f"not a tag: {tag!r}", where="--tag", expected="letters, digits, `_`, `.` and `-`", next_command=_HELP
+        )
+    return host, repository
+
+
+async def _from_hub(hub: str, include: Sequence[str], exclude: Sequence[str], *, is_plain: bool) -> ModelSource:
+    if not is_plain:
+        raise UsageError(
+            "options of a directory", where="--name and --allow-pickle", expected="--source", next_command=_HELP
+        )
+    return await download(hub, HubOptions(included=tuple(include), ignored=(*IGNORED, *exclude)))
 
 
 def parse_size(text: str) -> int:

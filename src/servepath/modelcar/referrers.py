@@ -28,7 +28,7 @@ from servepath.modelcar.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from servepath.modelcar.repository import Repository
 
@@ -139,30 +139,11 @@ async def list_referrers(repository: Repository, digest: str) -> tuple[Referrer,
     return await _from_tag(repository, digest) if listed is None else listed
 
 
-async def attach(repository: Repository, attachments: Sequence[Attachment]) -> int:
-    """Attach to an image what is not attached yet, and return the bytes of blobs sent.
-
-    Attaching again costs the listing alone. Where a registry lacks the referrers API, two clients that attach to one
-    image at the same moment can lose one entry of the list; running again adds it.
-
-    Args:
-        repository: where the image is, or will be.
-        attachments: what to attach, all to one subject.
-
-    Raises:
-        RegistryError: the registry refuses or fails.
-    """
-    sent_bytes = 0
-    for subject in dict.fromkeys(subject_of(attachment.document) for attachment in attachments):
-        there = {entry.descriptor.digest for entry in await list_referrers(repository, subject)}
-        missing = [a for a in attachments if subject_of(a.document) == subject and a.document.digest not in there]
-        for attachment in missing:
-            sent_bytes += await write_attachment(repository, attachment)
-    return sent_bytes
-
-
 async def write_attachment(repository: Repository, attachment: Attachment) -> int:
-    """Write one attachment, whatever is there already, and return the bytes of blobs sent.
+    """Attach to an image, and return the bytes of blobs sent; attaching the same again changes nothing.
+
+    Where a registry lacks the referrers API, two clients that attach to one image at the same moment can lose one entry
+    of the list; attaching again adds it.
 
     Raises:
         RegistryError: the registry refuses or fails.

@@ -13,7 +13,7 @@ from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.copy import copy
-from servepath.modelcar.referrers import PROVENANCE, SBOM, attach, list_referrers, make_attachment
+from servepath.modelcar.referrers import PROVENANCE, SBOM, list_referrers, make_attachment, write_attachment
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
 from servepath.modelcar.source import open_source
@@ -47,7 +47,7 @@ async def attach_to(repository: Repository, digest: str, kind: str, data: bytes)
     attachment = make_attachment(
         Descriptor(subject.media_type, subject.digest, len(subject.data)), kind, data, {"test": "1"}
     )
-    await attach(repository, [attachment])
+    await write_attachment(repository, attachment)
     return attachment.document.digest
 
 

@@ -11,11 +11,11 @@ from servepath.modelcar.content import BytesContent, digest_of_bytes
 from servepath.modelcar.referrers import (
     PROVENANCE,
     SBOM,
-    attach,
     fallback_tag,
     list_referrers,
     make_attachment,
     subject_of,
+    write_attachment,
 )
 from servepath.modelcar.registry import open_registry
 from servepath.modelcar.repository import Repository
@@ -50,12 +50,13 @@ async def test_what_is_attached_is_listed_once(registry: str, repository: str, o
         assert await list_referrers(target, image.digest) == ()
         sbom = make_attachment(image, SBOM, b'{"a":1}', {})
         statement = make_attachment(image, PROVENANCE, b'{"b":1}', {"in-toto.io/predicate-type": "x"})
-        assert await attach(target, [sbom, statement]) == len(b'{}{"a":1}{"b":1}')
-        assert await attach(target, [sbom, statement]) == 0
+        assert await write_attachment(target, sbom) == len(b'{}{"a":1}')
+        assert await write_attachment(target, statement) == len(b'{"b":1}')
+        assert await write_attachment(target, sbom) == 0
         listed = await list_referrers(target, image.digest)
-        assert [entry.artifact_type for entry in listed] == [SBOM, PROVENANCE]
-        assert listed[1].annotations == {"in-toto.io/predicate-type": "x"}
-        document = await target.read_manifest(listed[0].descriptor.digest)
+        assert [entry.artifact_type for entry in listed] == [PROVENANCE, SBOM]
+        assert listed[0].annotations == {"in-toto.io/predicate-type": "x"}
+        document = await target.read_manifest(listed[1].descriptor.digest)
         assert document == sbom.document
         assert subject_of(document) == image.digest
         tags = (await client.request("GET", f"/v2/{repository}/tags/list")).json()["tags"]
@@ -67,8 +68,8 @@ async def test_a_later_attachment_joins_the_list(registry: str, repository: str,
         target = Repository(client, repository)
         image = await push_image(target)
         first, second = (make_attachment(image, SBOM, data, {}) for data in (b"1", b"2"))
-        await attach(target, [first])
-        await attach(target, [second])
+        await write_attachment(target, first)
+        await write_attachment(target, second)
         listed = {entry.descriptor.digest for entry in await list_referrers(target, image.digest)}
         assert listed == {first.document.digest, second.document.digest}
 
@@ -84,14 +85,13 @@ async def test_a_registry_with_the_referrers_api_keeps_its_own_list(
         pages = [canonical_json({"manifests": [entry.referrer.to_json()]}) for entry in (first, second)]
         of_index = {"Content-Type": INDEX}
         following = of_index | {"Link": f'</v2/{repository}/referrers/{image.digest}?page=2>; rel="next"'}
-        empty = canonical_json({"manifests": []})
         faults.rules += [
-            Rule("GET", "/referrers/", status=200, headers=of_index, body=empty),
             Rule("PUT", "/manifests/", times=2, change_headers=lambda headers: headers | {"OCI-Subject": image.digest}),
             Rule("GET", "/referrers/", status=200, headers=following, body=pages[0]),
             Rule("GET", "page=2", status=200, headers=of_index, body=pages[1]),
         ]
-        await attach(target, [first, second])
+        await write_attachment(target, first)
+        await write_attachment(target, second)
         listed = await list_referrers(target, image.digest)
         assert [entry.descriptor.digest for entry in listed] == [first.document.digest, second.document.digest]
     assert faults.count("GET", fallback_tag(image.digest)) == 0

@@ -17,7 +17,7 @@ from servepath.evidence import CheckResult, Verdict
 from servepath.modelcar import examine
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.content import BytesContent, digest_of_bytes
-from servepath.modelcar.referrers import PROVENANCE, SBOM, attach, make_attachment
+from servepath.modelcar.referrers import PROVENANCE, SBOM, make_attachment, write_attachment
 from servepath.modelcar.registry import RegistryOptions, open_registry
 from servepath.modelcar.repository import Repository
 from servepath.modelcar.source import open_source
@@ -316,7 +316,7 @@ async def attach_document(reference: str, kind: str, document: dict[str, Any], o
         target = Repository(client, repository)
         subject = await target.read_manifest(digest)
         descriptor = Descriptor(subject.media_type, subject.digest, len(subject.data))
-        await attach(target, [make_attachment(descriptor, kind, canonical_json(document), {})])
+        await write_attachment(target, make_attachment(descriptor, kind, canonical_json(document), {}))
 
 
 def package(key: str, digest: str, purpose: str = "CONTAINER") -> dict[str, Any]:
@@ -384,7 +384,7 @@ async def test_an_attachment_that_refers_to_another_image_is_found(
     attachment = make_attachment(other, SBOM, b'{"spdxVersion": "SPDX-2.3"}', {})
     async with open_registry(registry, options) as client:
         target = Repository(client, repository)
-        await attach(target, [attachment])
+        await write_attachment(target, attachment)
         data = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [attachment.referrer.to_json()]})
         await target.write_manifest(Document(INDEX, digest_of_bytes(data), data), digest.replace(":", "-"))
     assert f"refers to {ZEROS}" in failed(await verify(reference, options=options))["sbom"]
