@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LAYER_MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 OWN_LAYER_BYTES = 1 << 20
-"""A file of at least this size gets a layer of its own. A tokenizer (7 MB) does: what is left together are kilobytes, and
-an edited generation_config.json sends no more than them."""
+"""A file of at least this size gets a layer of its own. A tokenizer (7 MB) does: what is left together are kilobytes,
+and an edited generation_config.json sends no more than them."""
 MAX_MODEL_LAYERS = 64
 """Overlay file systems stack about 128 layers, the base's included; 64 leaves room and still pulls in parallel."""
 BLOCK_BYTES = tarfile.BLOCKSIZE
