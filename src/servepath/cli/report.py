@@ -55,8 +55,8 @@ def report_command(
 ) -> None:
     """Print a report as Markdown; the exit code is 6 unless its verdict is `pass`.
 
-    With two reports print what changed from the first to the second; the exit code is 7 when something became slower by
-    the threshold or more and its interval leaves no doubt, and 3 when they did not measure the same thing.
+    With two reports print what changed from the first to the second; the exit code is 7 when the whole interval of a
+    slowdown lies beyond the threshold, and 3 when the two did not measure the same thing.
 
     Example: servepath report ./report --recompute
 

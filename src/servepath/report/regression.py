@@ -101,7 +101,7 @@ def regression_markdown(values: dict[str, Any]) -> str:
     head = ["", "latency", "before", "after", "change", "interval", "found"]
     gate = values["gate"]
     note = (
-        f"A regression is a slowdown of {gate['threshold_percent']:g}% or more whose interval excludes none; the "
+        f"A regression is a slowdown whose whole interval lies beyond {gate['threshold_percent']:g}%; the "
         f"intervals hold jointly with {gate['confidence']:.0%} confidence."
     )
     parts = [
