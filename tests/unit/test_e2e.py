@@ -39,8 +39,8 @@ from servepath.report.write import write_report
 from servepath.serving.profiles import CPU_SMALL
 from servepath.stages import Stages
 from tests.unit.cli.conftest import write_kubeconfig
-from tests.unit.modelcar.conftest import running_registry
 from tests.unit.modelcar.helpers import write_base
+from tests.unit.modelcar.registries import running_registry
 from tests.unit.report.example_runs import API_KEY, RUN, failed_run, passed_run
 
 if TYPE_CHECKING:
