@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import zstandard
 
@@ -226,17 +228,32 @@ async def test_a_compressed_layer_with_another_tar_inside_is_found_by_its_diff_i
     assert "unpacks to" in failed(await verify_content(reference, options=options))["content"]
 
 
+_MEASURED = """
+import anyio, resource, sys
+from servepath.modelcar.verify import verify_content
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+async def main():
+    before = peak_mib()
+    results = await verify_content(sys.argv[1])
+    print(peak_mib() - before)
+    print([result.seen for result in results if result.name == "modelcar-content"])
+anyio.run(main)
+"""
+
+
 async def test_a_layer_that_expands_without_end_takes_bounded_memory(
     registry: str, repository: str, options: RegistryOptions
 ) -> None:
     """1 GiB of zeros behind the tar, in 32 KiB: every byte is read, none is kept."""
-    tar = tar_of(GOOD)
     compressor = zstandard.ZstdCompressor().compressobj()
-    packed = compressor.compress(tar) + b"".join(compressor.compress(bytes(MIB)) for _ in range(1024))
+    packed = compressor.compress(tar_of(GOOD)) + b"".join(compressor.compress(bytes(MIB)) for _ in range(1024))
     packed += compressor.flush()
-    bomb = Handmade(GOOD, f"{TAR}+zstd", lambda _: packed)
-    reference = await put(bomb, registry, repository, options)
-    assert "unpacks to" in failed(await verify_content(reference, options=options))["content"]
+    reference = await put(Handmade(GOOD, f"{TAR}+zstd", lambda _: packed), registry, repository, options)
+    measured = await anyio.run_process([sys.executable, "-c", _MEASURED, reference])
+    grown_mib, seen = measured.stdout.decode().splitlines()
+    assert float(grown_mib) < 128
+    assert "unpacks to" in seen
 
 
 async def test_later_layers_win_and_whiteouts_delete(registry: str, repository: str, options: RegistryOptions) -> None:
