@@ -101,6 +101,8 @@ def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("copy") / "module"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED))
     shutil.copyfile(replacement, copy / "manifests/lock.yaml")
+    # The root of a repository is as far as a module may look: the example's dependency is above it.
+    subprocess.run(["git", "init", "--quiet", str(copy)], check=True)
     base = lock.read(Path(replacement)).image("python").reference
     for project in (copy / "pyproject.toml", copy / "examples/python/pyproject.toml"):
         project.write_text(re.sub(r'(?m)^base-image = ".*"$', f'base-image = "{base}"', project.read_text()))
