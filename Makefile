@@ -33,7 +33,7 @@ down: .venv/.synced ## Stop the embedded node that `make e2e ARGS=--keep` left u
 	@$(RUN) python -m ci.node down
 
 .PHONY: test
-test: check prepare unit cluster ## Lint, types, and the unit, contract and cluster tiers.
+test: check prepare unit browser interop cluster ## Lint, types, and every tier that needs no Dagger engine.
 
 .PHONY: check
 check: .venv/.synced ## Lint and types.
@@ -49,6 +49,14 @@ prepare: .venv/.synced ## Install packages and build programs for the embedded n
 unit: .venv/.synced ## Unit and contract tests: no root, no network.
 	@$(RUN) pytest tests/unit tests/contract
 
+.PHONY: browser
+browser: .venv/.synced ## The report's pages in a headless Chromium; screenshots in build/screenshots.
+	@$(RUN) pytest tests/browser
+
+.PHONY: interop
+interop: .venv/.synced ## Our images in skopeo, crane, umoci, oras, containerd and KServe's commands (root).
+	@$(RUN) python -m ci.node test tests/interop
+
 .PHONY: cluster
 cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).
 	@$(RUN) python -m ci.node test tests/cluster
@@ -56,6 +64,19 @@ cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry 
 .PHONY: bench-modelcar
 bench-modelcar: .venv/.synced ## Push one model beside oras, oci-modelcar and olot; writes docs/modelcar-bench.md (root).
 	@$(RUN) python -m ci.modelcar_bench $(ARGS)
+
+.PHONY: bench-pull
+bench-pull: .venv/.synced ## Pull every form of a modelcar with containerd: make bench-pull MODEL=DIR (root).
+	@$(RUN) python -m ci.modelcar_pull $(MODEL) $(ARGS)
+
+.PHONY: bench-load
+bench-load: .venv/.synced ## The load generator beside GuideLLM: what each adds and costs (installs GuideLLM, 1.1 GB).
+	@$(RUN) python -m ci.load_bench compare $(ARGS)
+
+.PHONY: test-guidellm
+test-guidellm: .venv/.synced ## The metrics' definitions against GuideLLM, point by point (installs GuideLLM, 1.1 GB).
+	@$(RUN) python -m ci.load_bench install
+	@$(RUN) pytest tests/agreement
 
 .PHONY: test-engine
 test-engine: .venv/.synced ## `dagger call` on a real Dagger engine; skipped, with the reason, where none is reachable.
