@@ -122,6 +122,8 @@ async def _debian(root: Path) -> Path:
         settings = ["--mode=root", "--variant=essential", '--aptopt=APT::Install-Recommends "false"', *excluded]
         sources = [str(path) for path in apt_sources().files]
         await run(["mmdebstrap", *settings, packages, SUITE, str(scratch), *sources], what="making a Debian")
+        # The official images have no such mark, and Dagger's runtime installs into the system.
+        (scratch / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink(missing_ok=True)
         scratch.rename(root)
     return root
 
