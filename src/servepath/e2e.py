@@ -18,6 +18,7 @@ import anyio
 
 from servepath import measuring
 from servepath.bench.model import BenchPlan
+from servepath.bench.prompts import tokenizer_of
 from servepath.bench.slo import Slo, evaluate
 from servepath.checks.context import CheckContext
 from servepath.checks.run import smoke
@@ -385,15 +386,23 @@ class _Job:
         """Measure the client, both paths, and, where it was asked for, the lifecycle; each is kept as soon as it is."""
         request, stages = self.request, self.stages
         self.report = replace(self.report, instrument=await measuring.instrument(stages))
-        comparison = await measuring.bench(stages, cluster, endpoints, request.plan)
+        plan = self.planned()
+        comparison = await measuring.bench(stages, cluster, endpoints, plan)
         slo = evaluate(comparison, request.slo) if request.slo else ()
         self.report = replace(self.report, comparison=comparison, slo=slo)
         if request.sweep is not None:
-            sweep = await measuring.sweep(stages, cluster, endpoints, request.plan, request.slo or Slo(), request.sweep)
+            sweep = await measuring.sweep(stages, cluster, endpoints, plan, request.slo or Slo(), request.sweep)
             self.report = replace(self.report, sweep=sweep)
         if request.lifecycle is not None:
             lifecycle = await measuring.lifecycle(stages, cluster, spec, request.lifecycle)
             self.report = replace(self.report, lifecycle=lifecycle)
+
+    def planned(self) -> BenchPlan:
+        """Give the plan, with prompts of exact length by the model's own tokenizer where nothing else was said."""
+        plan, modelcar = self.request.plan, self.report.modelcar
+        if plan.tokenizer_path or modelcar is None:
+            return plan
+        return replace(plan, tokenizer_path=tokenizer_of(modelcar.source.directory))
 
     def add_checks(self, results: tuple[CheckResult, ...]) -> None:
         """Keep results for the report."""

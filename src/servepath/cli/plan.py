@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from servepath.bench.capacity import SweepDesign
-from servepath.bench.model import BenchPlan
+from servepath.bench.model import Arrivals, BenchPlan
 from servepath.errors import UsageError
 
 Blocks: TypeAlias = Annotated[
@@ -24,6 +25,16 @@ PrecisionPercent: TypeAlias = Annotated[
 ]
 BudgetS: TypeAlias = Annotated[
     float, typer.Option(help="No block is taken that would end later, in seconds; the fewest blocks are taken anyway.")
+]
+
+ArrivalsOption: TypeAlias = Annotated[
+    Arrivals, typer.Option("--arrivals", help="How requests are spread; `closed` sends each when an earlier one ended.")
+]
+Users: TypeAlias = Annotated[int, typer.Option(help="Requests under way at once, with --arrivals closed.")]
+BurstSize: TypeAlias = Annotated[int, typer.Option(help="Requests sent at once, with --arrivals burst.")]
+Tokenizer: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="The model's tokenizer.json, for prompts of exact length; calibrated by its usage without."),
 ]
 
 Sweeping: TypeAlias = Annotated[

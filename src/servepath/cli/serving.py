@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from servepath.bench.compare import compare
+from servepath.bench.model import Arrivals
 from servepath.checks.context import CheckContext
 from servepath.checks.run import smoke
 from servepath.cli.connection import Connection
@@ -36,14 +38,18 @@ from servepath.cli.options import (
 )
 from servepath.cli.output import console_line, print_fields, print_json, show_checks, without_secrets
 from servepath.cli.plan import (
+    ArrivalsOption,
     Blocks,
     BudgetS,
+    BurstSize,
     OutputTokens,
     PrecisionPercent,
     PromptTokens,
     RatePerS,
     RequestsPerBlock,
     Seed,
+    Tokenizer,
+    Users,
     plan_of,
 )
 from servepath.cli.reporting import finish, stage_report
@@ -210,6 +216,10 @@ def bench_command(
     seed: Seed = 42,
     precision_percent: PrecisionPercent = 5.0,
     budget_s: BudgetS = 60.0,
+    arrivals: ArrivalsOption = Arrivals.CONSTANT,
+    users: Users = 4,
+    burst_size: BurstSize = 4,
+    tokenizer: Tokenizer = None,
     gateway_class: GatewayClass = "agentgateway",
     gateway_url: GatewayUrl = "",
     context: Context = "",
@@ -227,6 +237,13 @@ def bench_command(
     connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
     plan = plan_of(
         blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens, seed, precision_percent, budget_s
+    )
+    plan = replace(
+        plan,
+        arrivals=arrivals,
+        users=users,
+        burst_size=burst_size,
+        tokenizer_path="" if tokenizer is None else str(tokenizer),
     )
 
     async def work() -> tuple[Cluster, dict[ServingPath, Endpoint], Comparison]:

@@ -24,7 +24,7 @@ from servepath.cli.options import (
     Registry,
 )
 from servepath.cli.output import console_line, print_json
-from servepath.cli.plan import OutputTokens, PromptTokens, Seed
+from servepath.cli.plan import ArrivalsOption, OutputTokens, PromptTokens, Seed
 from servepath.cli.reporting import finish, stage_report
 from servepath.cli.running import run
 from servepath.cli.serving import SomePath, find_paths
@@ -48,7 +48,6 @@ SweepBudgetS = Annotated[float, typer.Option("--budget-s", help="No load is begu
 UsdPerHour = Annotated[
     float | None, typer.Option(help="Price of what serves one path, in US dollars per hour: states costs.")
 ]
-ArrivalsOption = Annotated[Arrivals, typer.Option("--arrivals", help="How the send times are spread.")]
 TtftP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of TTFT, in seconds; 0 for none.")]
 ItlP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of ITL, in seconds; 0 for none.")]
 E2eP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of E2E, in seconds; 0 for none.")]
