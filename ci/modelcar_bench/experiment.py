@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ci.modelcar_bench.peers import Tool
 
 T = TypeVar("T")
+_SYNCED = ("sh", "-euc", '"$@"; sync --file-system .', "sh")
+"""Runs a command, and waits until the disk has what it wrote."""
 
 
 class Registry(StrEnum):
@@ -42,7 +44,8 @@ class Step(StrEnum):
     FIRST = "first push"
     AGAIN = "nothing changed"
     CHANGED = "generation_config.json changed"
-    LAYOUT = "to a directory"
+    LAYOUT = "to a directory, in memory"
+    WRITTEN = "to a directory, on the disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ async def measure_pushes(bench: Bench, tools: Sequence[Tool], registry: Registry
 
 
 def measure_directories(bench: Bench, said: Callable[[Run], None]) -> None:
-    """Write an OCI layout in every round, and a plain copy beside it.
+    """Write an OCI layout in every round, and a plain copy beside it: as the commands end, and until the disk has it.
 
     Raises:
         CheckFailedError: a command failed.
@@ -122,9 +125,11 @@ def measure_directories(bench: Bench, said: Callable[[Run], None]) -> None:
     def copy(scratch: Path) -> list[str]:
         return ["cp", "-r", str(bench.model), f"{scratch}/to"]
 
-    for number, (name, command) in _order(bench, (("servepath", servepath), ("cp -r", copy))):
-        with tempfile.TemporaryDirectory(dir=bench.work) as home, _scratch(Path(home)) as scratch:
-            said(Run(name, "", Step.LAYOUT, number, _measure(command(scratch), Path(home))))
+    for step in (Step.LAYOUT, Step.WRITTEN):
+        for number, (name, command) in _order(bench, (("servepath", servepath), ("cp -r", copy))):
+            with tempfile.TemporaryDirectory(dir=bench.work) as home, _scratch(Path(home)) as scratch:
+                whole = command(scratch) if step is Step.LAYOUT else [*_SYNCED, *command(scratch)]
+                said(Run(name, "", step, number, _measure(whole, Path(home))))
 
 
 @asynccontextmanager

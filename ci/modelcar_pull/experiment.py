@@ -18,9 +18,9 @@ from ci.modelcar_bench.experiment import Registry, running
 from ci.node import process
 from servepath.errors import ClusterError
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.compress import Compression
+from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -37,8 +37,8 @@ from servepath.evidence import StageTiming, Verdict
 from servepath.lifecycle.measure import BRIEF_ROLLOUTS, LifecyclePlan
 from servepath.measuring import LifecycleRequest
 from servepath.modelcar.copy import push_layout
-from servepath.modelcar.hub import HubOptions, download, parse_spec
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.hub import HubOptions, download, parse_spec
 from servepath.serving.profiles import profile_named
 from servepath.stages import Stages
 

@@ -16,9 +16,9 @@ import anyio
 from anyio import to_thread
 
 from ci.node.engine import rootfs, tree
-from servepath.modelcar.image import BaseImage, ImageMetadata
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.write import write_image
+from servepath.modelcar.push.write import write_image
 
 VERSION = "0.23.0"
 RECIPE = Path(__file__).resolve().parent / "engine"

@@ -37,9 +37,9 @@ from servepath.cli.output import console_line, print_text
 from servepath.cli.running import run, run_app
 from servepath.errors import ClusterError, UsageError
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.compress import Compression
+from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -30,10 +30,10 @@ from servepath.cluster.model import Cluster
 from servepath.errors import CheckFailedError, InputError, SloMissedError, first_servepath_error
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.hub import HubOptions, download
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.source import open_source
-from servepath.modelcar.transfers import Transfers
+from servepath.modelcar.push.transfers import Transfers
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.hub import HubOptions, download
 from servepath.platform import checking
 from servepath.report.diagnostics import read_quotes
 from servepath.report.model import EXIT_INTERNAL, Report, ReportError, report_error

@@ -10,7 +10,7 @@ import pytest
 from dagger.mod._utils import extract_enum_member_doc, get_doc
 
 from main.choices import Compression, Path, Profile
-from servepath.modelcar import compress
+from servepath.modelcar.image import compress
 from servepath.serving.model import ServingPath
 from servepath.serving.profiles import PROFILES
 from tests.contract import sloppy

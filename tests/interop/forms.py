@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servepath.modelcar.build import build_and_push, build_layout
-from servepath.modelcar.compress import Compression
+from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 from tests.unit.modelcar.helpers import MIB, write_model
 
 if TYPE_CHECKING:

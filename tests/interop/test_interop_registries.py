@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.evidence import Verdict
+from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.copy import copy
-from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
-from servepath.modelcar.registry import RegistryOptions
-from servepath.modelcar.retry import RetryPolicy
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions
+from servepath.modelcar.registry.retry import RetryPolicy
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.verify import verify, verify_content
 from tests.interop.forms import FORMS, Shipped, output, write_varied_model
 from tests.unit.modelcar.faults import Rule, faulty_proxy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
+from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM
 from tests.interop.forms import digests_below, hidden_from, output
 from tests.interop.raw import get_manifest, put_with_wrong_config_size
 from tests.unit.modelcar.registries import running_crane_registry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from servepath.modelcar.referrers import MODELPACK
+from servepath.modelcar.attach.referrers import MODELPACK
 from tests.interop.forms import LONG_NAME, output
 from tests.interop.raw import get_manifest
 from tests.interop.tools import pull

@@ -33,7 +33,7 @@ from servepath.errors import (
     first_servepath_error,
 )
 from servepath.evidence import StageTiming, Verdict
-from servepath.modelcar.hub import HubOptions
+from servepath.modelcar.source.hub import HubOptions
 from servepath.report.model import Report, report_error
 from servepath.report.write import write_report
 from servepath.serving.profiles import CPU_SMALL

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from servepath.modelcar.layers import LayerPlan, Member
+from servepath.modelcar.image.layers import LayerPlan, Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

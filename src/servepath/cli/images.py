@@ -12,9 +12,9 @@ from servepath.cli.output import print_fields, print_json, show_checks
 from servepath.cli.running import run
 from servepath.errors import CheckFailedError, UsageError
 from servepath.evidence import Verdict
+from servepath.modelcar.attach.referrers import PROVENANCE, SBOM
 from servepath.modelcar.copy import copy
-from servepath.modelcar.referrers import PROVENANCE, SBOM
-from servepath.modelcar.registry import RegistryOptions
+from servepath.modelcar.registry.client import RegistryOptions
 from servepath.modelcar.verify import verify, verify_content
 
 if TYPE_CHECKING:

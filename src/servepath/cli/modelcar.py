@@ -18,12 +18,12 @@ from servepath.cli.output import print_fields, print_json, stderr_console
 from servepath.cli.running import run
 from servepath.cli.transfers import show_transfers
 from servepath.errors import UsageError
+from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM
 from servepath.modelcar.build import build_and_push, build_layout
-from servepath.modelcar.compress import Compression
-from servepath.modelcar.hub import IGNORED, HubOptions, download
-from servepath.modelcar.reference import is_tag
-from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM
-from servepath.modelcar.source import open_source
+from servepath.modelcar.image.compress import Compression
+from servepath.modelcar.registry.reference import is_tag
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.hub import IGNORED, HubOptions, download
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

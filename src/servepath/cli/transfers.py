@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRem
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from servepath.modelcar.transfers import Transfers
+from servepath.modelcar.push.transfers import Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from servepath.modelcar.model import Progress
-    from servepath.modelcar.transfers import Transfer
+    from servepath.modelcar.push.transfers import Transfer
 
 INTERVAL_S = 10.0
 """How often a log says how far a blob is."""

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from servepath.modelcar.attachments import attach_all
-from servepath.modelcar.facts import ModelcarFacts
-from servepath.modelcar.image import BaseImage, make_index, manifest_descriptor, read_base
+from servepath.modelcar.attach.attachments import attach_all
+from servepath.modelcar.attach.facts import ModelcarFacts
+from servepath.modelcar.image.oci import BaseImage, make_index, manifest_descriptor, read_base
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Layer, Modelcar
-from servepath.modelcar.place import ignore_progress
 from servepath.modelcar.plan import DEFAULT_BUILD, BuildOptions, ModelcarPlan, plan_modelcar
-from servepath.modelcar.push_cache import NO_CACHE, PushCache
-from servepath.modelcar.reference import parse_pinned
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.write import WrittenImage, finish_image, write_base
-from servepath.modelcar.write_layers import LayerWriting, WrittenLayer, write_layers
+from servepath.modelcar.push.place import ignore_progress
+from servepath.modelcar.push.push_cache import NO_CACHE, PushCache
+from servepath.modelcar.push.write import WrittenImage, finish_image, write_base
+from servepath.modelcar.push.write_layers import LayerWriting, WrittenLayer, write_layers
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.reference import parse_pinned
+from servepath.modelcar.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence

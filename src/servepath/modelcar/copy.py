@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from servepath.errors import InputError
-from servepath.modelcar.image import read_image
+from servepath.modelcar.attach.referrers import list_referrers, write_referrer
+from servepath.modelcar.image.oci import read_image
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Progress
-from servepath.modelcar.parallel import run_all
-from servepath.modelcar.place import ignore_progress
-from servepath.modelcar.reference import parse_pinned
-from servepath.modelcar.referrers import list_referrers, write_referrer
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
+from servepath.modelcar.push.parallel import run_all
+from servepath.modelcar.push.place import ignore_progress
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.reference import parse_pinned
+from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.store import descriptor_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 from anyio import from_thread, to_thread
 
 from servepath.errors import InputError
-from servepath.modelcar.body import BUFFER_BYTES, open_body, read_views
 from servepath.modelcar.content import Content, FileContent, digest_of_bytes
-from servepath.modelcar.reference import is_digest
+from servepath.modelcar.push.body import BUFFER_BYTES, open_body, read_views
+from servepath.modelcar.registry.reference import is_digest
 from servepath.modelcar.store import (
     MANIFEST,
     Descriptor,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servepath.errors import InputError, UsageError
-from servepath.modelcar.compress import CompressedLayer, Compression
-from servepath.modelcar.image import BaseImage, ImageMetadata, created_text
-from servepath.modelcar.layers import MAX_MODEL_LAYERS, OWN_LAYER_BYTES, LayerPlan, VirtualFile, plan_layers
-from servepath.modelcar.reshard import reshard
+from servepath.modelcar.image.compress import CompressedLayer, Compression
+from servepath.modelcar.image.layers import MAX_MODEL_LAYERS, OWN_LAYER_BYTES, LayerPlan, VirtualFile, plan_layers
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata, created_text
+from servepath.modelcar.image.reshard import reshard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

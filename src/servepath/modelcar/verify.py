@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
-from servepath.modelcar.attachment_checks import ATTACHMENT_CHECKS, Attachments
-from servepath.modelcar.examine import examine_parts, examine_whole
-from servepath.modelcar.image import read_all, read_image
-from servepath.modelcar.image_checks import (
+from servepath.modelcar.attach.referrers import list_referrers
+from servepath.modelcar.checking.attachment_checks import ATTACHMENT_CHECKS, Attachments
+from servepath.modelcar.checking.examine import examine_parts, examine_whole
+from servepath.modelcar.checking.image_checks import (
     PART_CHECKS,
     WHOLE_CHECKS,
     Examined,
@@ -21,18 +21,18 @@ from servepath.modelcar.image_checks import (
     SkippedError,
     diff_ids_of,
 )
-from servepath.modelcar.parallel import run_all
-from servepath.modelcar.reference import parse_pinned
-from servepath.modelcar.referrers import list_referrers
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
+from servepath.modelcar.image.oci import read_all, read_image
+from servepath.modelcar.push.parallel import run_all
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.reference import parse_pinned
+from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.store import descriptor_of, load_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-    from servepath.modelcar.examine import LayerContents
-    from servepath.modelcar.image import Image
+    from servepath.modelcar.checking.examine import LayerContents
+    from servepath.modelcar.image.oci import Image
     from servepath.modelcar.store import Descriptor, Document, ImageSource
 
 SUBJECT = "modelcar"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from servepath.errors import UsageError
-from servepath.modelcar.reference import check_repository, is_loopback, parse_reference
+from servepath.modelcar.registry.reference import check_repository, is_loopback, parse_reference
 
 if TYPE_CHECKING:
     from servepath.platform.lock import ChartPin, Lock

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from servepath.errors import InputError
 from servepath.modelcar.copy import copy_image
 from servepath.modelcar.layout import REF_NAME, Layout
-from servepath.modelcar.reference import DOCKER_HUB, parse_pinned, parse_reference
-from servepath.modelcar.registry import RegistryOptions, open_registry, plain_http_hosts
-from servepath.modelcar.repository import Repository
+from servepath.modelcar.registry.client import RegistryOptions, open_registry, plain_http_hosts
+from servepath.modelcar.registry.reference import DOCKER_HUB, parse_pinned, parse_reference
+from servepath.modelcar.registry.repository import Repository
 from servepath.platform.mirror import OCI
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import anyio
 from ci.node import images
 from ci.node.layout import from_environment
 from servepath.modelcar.copy import push_layout
-from servepath.modelcar.reference import parse_reference
-from servepath.modelcar.registry import RegistryOptions
+from servepath.modelcar.registry.client import RegistryOptions
+from servepath.modelcar.registry.reference import parse_reference
 from servepath.platform import lock as locks
 from tests.engine.standin import recipe
 

@@ -18,9 +18,9 @@ from ci.node import engine_image, envoy_gateway, gateway_api, kserve, kubernetes
 from ci.node.engine.commands import run
 from ci.node.engine.rootfs import SUITE, apt_sources
 from ci.node.engine.tree import plan_tree
-from servepath.modelcar.image import BaseImage, ImageMetadata
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.write import write_image
+from servepath.modelcar.push.write import write_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servepath.modelcar.registry import RegistryOptions
-from servepath.modelcar.retry import RetryPolicy
+from servepath.modelcar.registry.client import RegistryOptions
+from servepath.modelcar.registry.retry import RetryPolicy
 from tests.unit.modelcar.faults import Faults, faulty_proxy
 from tests.unit.modelcar.helpers import write_base, write_model
 from tests.unit.modelcar.registries import running_registry

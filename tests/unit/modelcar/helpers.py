@@ -7,11 +7,11 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any
 
-from servepath.modelcar.image import BaseImage, ImageMetadata
-from servepath.modelcar.layers import plan_layer
+from servepath.modelcar.image.layers import plan_layer
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.safetensors import DTYPE_BITS
-from servepath.modelcar.write import write_image
+from servepath.modelcar.push.write import write_image
+from servepath.modelcar.source.safetensors import DTYPE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

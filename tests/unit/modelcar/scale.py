@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servepath.modelcar.image import BaseImage, config_descriptor, make_config, make_manifest
-from servepath.modelcar.layers import LAYER_MEDIA_TYPE, LayerPlan
+from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE, LayerPlan
+from servepath.modelcar.image.oci import BaseImage, config_descriptor, make_config, make_manifest
 from servepath.modelcar.plan import BuildOptions, plan_modelcar
-from servepath.modelcar.safetensors import DTYPE_BITS
-from servepath.modelcar.source import open_source
+from servepath.modelcar.push.write_layers import describe_names
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.safetensors import DTYPE_BITS
 from servepath.modelcar.store import Descriptor
-from servepath.modelcar.write_layers import describe_names
 from tests.unit.modelcar.helpers import header_of
 
 if TYPE_CHECKING:

@@ -15,19 +15,19 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from servepath.errors import RegistryError
-from servepath.modelcar import facts as facts_module
-from servepath.modelcar.attachments import MAKERS
+from servepath.modelcar.attach import facts as facts_module
+from servepath.modelcar.attach.attachments import MAKERS
+from servepath.modelcar.attach.facts import ModelcarFacts
+from servepath.modelcar.attach.modelpack import parameter_size
+from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM, list_referrers, subject_of
 from servepath.modelcar.build import build_and_push, build_layout, open_bases, write_modelcar
-from servepath.modelcar.compress import Compression
-from servepath.modelcar.facts import ModelcarFacts
-from servepath.modelcar.image import manifest_descriptor, read_all
+from servepath.modelcar.image.compress import Compression
+from servepath.modelcar.image.oci import manifest_descriptor, read_all
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.modelpack import parameter_size
 from servepath.modelcar.plan import BuildOptions, plan_modelcar
-from servepath.modelcar.referrers import MODELPACK, PROVENANCE, SBOM, list_referrers, subject_of
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import INDEX, descriptor_of
 from tests.unit.modelcar.faults import Faults, Rule
 from tests.unit.modelcar.helpers import MIB, write_model

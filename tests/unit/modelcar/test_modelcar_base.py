@@ -9,16 +9,16 @@ from servepath.errors import InputError
 from servepath.modelcar.build import build_layout
 from servepath.modelcar.content import BytesContent, digest_of, digest_of_bytes
 from servepath.modelcar.copy import copy_image
-from servepath.modelcar.layers import plan_layer
+from servepath.modelcar.image.layers import plan_layer
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.plan import BuildOptions, source_date_epoch
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import DOCKER_LIST, DOCKER_MANIFEST, Document, canonical_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.evidence import Verdict
-from servepath.modelcar import fingerprint, push_cache
 from servepath.modelcar.build import build_and_push, build_layout
-from servepath.modelcar.compress import Compression
-from servepath.modelcar.fingerprint import fingerprint_of
-from servepath.modelcar.layers import plan_layer
+from servepath.modelcar.image.compress import Compression
+from servepath.modelcar.image.layers import plan_layer
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.push_cache import KnownLayer, PushCache, UploadSession
-from servepath.modelcar.source import open_source
+from servepath.modelcar.push import fingerprint, push_cache
+from servepath.modelcar.push.fingerprint import fingerprint_of
+from servepath.modelcar.push.push_cache import KnownLayer, PushCache, UploadSession
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import Descriptor
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.helpers import MIB, write_model
 
 if TYPE_CHECKING:
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
     from tests.unit.modelcar.faults import Faults
 
 pytestmark = pytest.mark.anyio

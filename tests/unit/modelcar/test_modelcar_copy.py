@@ -10,13 +10,13 @@ import pytest
 
 from servepath.errors import InputError, RegistryError
 from servepath.evidence import Verdict
+from servepath.modelcar.attach.referrers import PROVENANCE, SBOM, list_referrers, make_attachment, write_attachment
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.copy import copy
-from servepath.modelcar.referrers import PROVENANCE, SBOM, list_referrers, make_attachment, write_attachment
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import INDEX, Descriptor, Document, canonical_json
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.faults import Faults, Rule, faulty_proxy

@@ -17,7 +17,7 @@ from ci.modelcar_bench.sink import Sink
 from servepath.errors import RegistryError
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.cutting import wire_to
 from tests.unit.modelcar.helpers import MIB, header_of, safetensors_bytes, write_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 MODEL_BYTES = 256 * MIB
@@ -35,9 +35,9 @@ MODEL_BYTES = 256 * MIB
 _PUSH = """
 import anyio, hashlib, json, resource, sys
 from pathlib import Path
-from servepath.modelcar import fingerprint
+from servepath.modelcar.push import fingerprint
 from servepath.modelcar.build import build_and_push, build_layout
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 
 fingerprint.SETTLED_NS = 0  # the model was written just now
 
@@ -145,7 +145,7 @@ from pathlib import Path
 import anyio
 from servepath.errors import InputError
 from servepath.modelcar.build import build_layout
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 
 model, base, layout, limit = sys.argv[1:]
 if int(limit):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar import credentials
-from servepath.modelcar.credentials import Credentials, docker_config_directory, find_credentials
-from servepath.modelcar.registry import RegistryOptions, open_registry
+from servepath.modelcar.registry import credentials
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.credentials import Credentials, docker_config_directory, find_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from servepath.errors import RegistryError, ServepathError
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.content import BytesContent, digest_of_bytes
-from servepath.modelcar.credentials import Credentials
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.credentials import Credentials
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import Descriptor
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.faults import Faults, Rule, faulty_proxy

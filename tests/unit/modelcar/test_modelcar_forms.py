@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 
 from servepath.errors import InputError, UsageError
 from servepath.modelcar.build import build_and_push, build_layout
-from servepath.modelcar.compress import ZSTD_MEDIA_TYPE, CompressedLayer, Compression
 from servepath.modelcar.content import digest_of, digest_of_bytes
-from servepath.modelcar.image import BaseImage, ImageMetadata, make_index
-from servepath.modelcar.layers import LayerPlan, plan_layer
+from servepath.modelcar.image.compress import ZSTD_MEDIA_TYPE, CompressedLayer, Compression
+from servepath.modelcar.image.layers import LayerPlan, plan_layer
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata, make_index
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.plan import BuildOptions, ModelcarPlan, plan_modelcar
-from servepath.modelcar.source import open_source
+from servepath.modelcar.push.write import write_image
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import INDEX, descriptor_of
-from servepath.modelcar.write import write_image
 from tests.unit.modelcar.helpers import MIB, write_model
 
 if TYPE_CHECKING:
     from servepath.modelcar.model import Modelcar
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 GOLDEN = json.loads((Path(__file__).parent / "golden_digests.json").read_text())

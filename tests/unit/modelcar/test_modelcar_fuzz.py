@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from servepath.cli.app import app
 from servepath.errors import InputError
-from servepath.modelcar.safetensors import Header
-from servepath.modelcar.source import open_source
-from servepath.modelcar.tarwalk import TarEntry, Window, walk
-from servepath.modelcar.weight_map import check_weight_map
+from servepath.modelcar.checking.tarwalk import TarEntry, Window, walk
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.safetensors import Header
+from servepath.modelcar.source.weight_map import check_weight_map
 from tests.unit.modelcar import test_modelcar_source as damages
 from tests.unit.modelcar.helpers import safetensors_bytes, write_model
 

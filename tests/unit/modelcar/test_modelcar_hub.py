@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar.hub import HubOptions, download
-from servepath.modelcar.hub_digests import NOTES, check_snapshot
-from servepath.modelcar.retry import RetryPolicy
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.retry import RetryPolicy
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.hub import HubOptions, download
+from servepath.modelcar.source.hub_digests import NOTES, check_snapshot
 from tests.unit.modelcar.fake_hub import COMMIT, REPOSITORY, FakeHub, Fault, running_hub
 from tests.unit.modelcar.helpers import MIB, write_model
 

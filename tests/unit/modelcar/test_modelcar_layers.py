@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 from servepath.errors import InputError
 from servepath.modelcar.build import build_layout
+from servepath.modelcar.checking.tarwalk import Window, walk
 from servepath.modelcar.content import digest_of
-from servepath.modelcar.layers import LayerPlan, Member, plan_layer, plan_layers
+from servepath.modelcar.image.layers import LayerPlan, Member, plan_layer, plan_layers
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.source import open_source
-from servepath.modelcar.tarwalk import Window, walk
+from servepath.modelcar.source.directory import open_source
 from tests.unit.modelcar.helpers import MIB, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -150,7 +150,7 @@ _BUILD = """
 import anyio, sys
 from pathlib import Path
 from servepath.modelcar.build import build_layout
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 async def main():
     print((await build_layout(open_source(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))).digest)
 anyio.run(main)

@@ -3,8 +3,14 @@ from __future__ import annotations
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar.hub import parse_spec
-from servepath.modelcar.reference import Reference, check_repository, is_loopback, parse_pinned, parse_reference
+from servepath.modelcar.registry.reference import (
+    Reference,
+    check_repository,
+    is_loopback,
+    parse_pinned,
+    parse_reference,
+)
+from servepath.modelcar.source.hub import parse_spec
 
 DIGEST = "sha256:" + "a" * 64
 

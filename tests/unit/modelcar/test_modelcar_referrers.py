@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar.content import BytesContent, digest_of_bytes
-from servepath.modelcar.referrers import (
+from servepath.modelcar.attach.referrers import (
     PROVENANCE,
     SBOM,
     fallback_tag,
@@ -17,13 +16,14 @@ from servepath.modelcar.referrers import (
     subject_of,
     write_attachment,
 )
-from servepath.modelcar.registry import open_registry
-from servepath.modelcar.repository import Repository
+from servepath.modelcar.content import BytesContent, digest_of_bytes
+from servepath.modelcar.registry.client import open_registry
+from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.store import CONFIG, INDEX, MANIFEST, Descriptor, Document, canonical_json
 from tests.unit.modelcar.faults import Rule
 
 if TYPE_CHECKING:
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
     from tests.unit.modelcar.faults import Faults
 
 pytestmark = pytest.mark.anyio

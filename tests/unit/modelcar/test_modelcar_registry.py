@@ -17,13 +17,13 @@ from servepath.errors import InputError, RegistryError
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.copy import copy, push_layout
-from servepath.modelcar.credentials import Credentials, find_credentials
-from servepath.modelcar.layers import plan_layer
+from servepath.modelcar.image.layers import plan_layer
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.retry import RetryPolicy, retry_after_s
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.credentials import Credentials, find_credentials
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.registry.retry import RetryPolicy, retry_after_s
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import Descriptor
 from servepath.modelcar.verify import verify, verify_content
 from tests.unit.modelcar.faults import Faults, Rule, faulty_proxy
@@ -124,8 +124,8 @@ _KILLED = """
 import anyio, os, signal, sys
 from pathlib import Path
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.registry import RegistryOptions
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions
+from servepath.modelcar.source.directory import open_source
 def progress(p):
     if p.name.startswith("models/model-00003") and p.sent_bytes > p.total_bytes // 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -154,7 +154,7 @@ _MEASURED = """
 import anyio, resource, sys
 from pathlib import Path
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 async def main():

@@ -13,12 +13,12 @@ from ci.node.tiny_model import write_tiny_model
 from servepath.errors import InputError
 from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.content import digest_of
-from servepath.modelcar.layers import VirtualFile, plan_layer
-from servepath.modelcar.partition import cut_by_count, cut_by_limit
+from servepath.modelcar.image.layers import VirtualFile, plan_layer
+from servepath.modelcar.image.partition import cut_by_count, cut_by_limit
+from servepath.modelcar.image.reshard import INDEX, Role, natural_key, reshard, role_of
 from servepath.modelcar.plan import BuildOptions
-from servepath.modelcar.reshard import INDEX, Role, natural_key, reshard, role_of
-from servepath.modelcar.safetensors import DTYPE_BITS, LENGTH_BYTES, read_header
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.safetensors import DTYPE_BITS, LENGTH_BYTES, read_header
 from tests.unit.modelcar.helpers import write_model
 from tests.unit.modelcar.weights import (
     SCALE,
@@ -34,7 +34,7 @@ from tests.unit.modelcar.weights import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 SCALED = BuildOptions(reshard_bytes=500_000_000 // SCALE**2, own_layer_bytes=(8 << 20) // SCALE**2)

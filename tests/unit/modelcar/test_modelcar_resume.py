@@ -14,7 +14,7 @@ import pytest
 
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.cutting import keeping_registry, wire_to
 from tests.unit.modelcar.helpers import MIB, write_model
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servepath.modelcar.model import Progress
-    from servepath.modelcar.registry import RegistryOptions
+    from servepath.modelcar.registry.client import RegistryOptions
 
 pytestmark = pytest.mark.anyio
 SHARD_BYTES = 9 * MIB
@@ -35,8 +35,8 @@ _PUSH = """
 import anyio, sys
 from pathlib import Path
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.registry import RegistryOptions
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions
+from servepath.modelcar.source.directory import open_source
 async def main():
     model, base, registry, repository = sys.argv[1:]
     await build_and_push(open_source(Path(model)), base, registry, repository, options=RegistryOptions(uploads=1))

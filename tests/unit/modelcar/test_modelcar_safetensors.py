@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servepath.errors import InputError
-from servepath.modelcar.safetensors import MAX_HEADER_BYTES, header_length, parse_header, read_header
+from servepath.modelcar.source.safetensors import MAX_HEADER_BYTES, header_length, parse_header, read_header
 from tests.unit.modelcar.helpers import header_of, safetensors_bytes
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[3]
 _PLAN = """
 import resource, sys
 from pathlib import Path
-from servepath.modelcar.image import BaseImage
+from servepath.modelcar.image.oci import BaseImage
 from servepath.modelcar.plan import BuildOptions, plan_modelcar
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 def peak_mib(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 def read(): return int(dict(l.split(": ") for l in open("/proc/self/io").read().splitlines())["rchar"])
 before, read_before = peak_mib(), read()

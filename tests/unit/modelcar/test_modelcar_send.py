@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from servepath.errors import RegistryError
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
-from servepath.modelcar.layers import plan_layer
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.source import open_source
+from servepath.modelcar.image.layers import plan_layer
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.cutting import break_off
 from tests.unit.modelcar.helpers import MIB, write_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.errors import InputError
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
 from tests.unit.modelcar.helpers import write_model, write_shard
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from servepath.cli.transfers import PlainTransfers, show_transfers
 from servepath.modelcar.model import Progress
-from servepath.modelcar.transfers import Transfers, megabytes
+from servepath.modelcar.push.transfers import Transfers, megabytes
 from tests.unit.modelcar.helpers import write_base
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import zstandard
 
 from servepath.errors import InputError, RegistryError
 from servepath.evidence import CheckResult, Verdict
-from servepath.modelcar import examine
+from servepath.modelcar.attach.referrers import PROVENANCE, SBOM, make_attachment, write_attachment
 from servepath.modelcar.build import build_and_push
+from servepath.modelcar.checking import examine
 from servepath.modelcar.content import BytesContent, digest_of_bytes
-from servepath.modelcar.referrers import PROVENANCE, SBOM, make_attachment, write_attachment
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.source import open_source
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.repository import Repository
+from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import CONFIG, INDEX, MANIFEST, Descriptor, Document, canonical_json
 from servepath.modelcar.verify import verify, verify_content
 from tests.unit.modelcar.faults import Faults, Rule

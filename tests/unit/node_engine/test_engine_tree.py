@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ci.node.engine.tree import plan_image, plan_tree
-from servepath.modelcar.layers import LayerPlan
+from servepath.modelcar.image.layers import LayerPlan
 
 pytestmark = pytest.mark.anyio
 

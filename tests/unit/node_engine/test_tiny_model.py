@@ -6,8 +6,8 @@ import pytest
 
 from ci.node.tiny_model import BYTE_TOKENS, HEAD_SIZE, HEADS, HIDDEN, SPECIAL_TOKENS, VOCABULARY, write_tiny_model
 from servepath.errors import InputError
-from servepath.modelcar.safetensors import read_header
-from servepath.modelcar.source import open_source
+from servepath.modelcar.source.directory import open_source
+from servepath.modelcar.source.safetensors import read_header
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from servepath.cli.app import app
 from servepath.errors import InputError, UsageError
-from servepath.modelcar.image import BaseImage, ImageMetadata
+from servepath.modelcar.image.oci import BaseImage, ImageMetadata
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.reference import parse_reference
-from servepath.modelcar.registry import RegistryOptions, open_registry
-from servepath.modelcar.repository import Repository
-from servepath.modelcar.write import write_image
+from servepath.modelcar.push.write import write_image
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.reference import parse_reference
+from servepath.modelcar.registry.repository import Repository
 from servepath.platform import mirror, mirroring
 from servepath.platform.lock import ChartPin, ImagePin, Lock
 from tests.unit.modelcar.registries import running_registry

@@ -1,0 +1,1 @@
+"""What is attached to a pushed modelcar: SBOM, provenance, ModelPack manifest."""

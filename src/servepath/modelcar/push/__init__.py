@@ -1,0 +1,1 @@
+"""How blobs move: read once, hashed on the way, sent where they are missing."""

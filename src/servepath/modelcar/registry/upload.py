@@ -1,0 +1,200 @@
+"""One blob on its way into a repository; what breaks off goes on where it stopped, in this process or in the next.
+
+The registry says how much it has (OCI distribution specification 1.1, "Resuming an upload"), and the digest at the end
+covers all of it. A registry that lost the upload gets a new one: Debian's docker-registry 2.8 loses it whenever a
+request breaks off, because the upload's address holds the offset of the last whole request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+from anyio import to_thread
+
+from servepath.modelcar.push.body import HASHED_BYTES, open_body
+from servepath.modelcar.registry.retry import TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servepath.modelcar.content import Content
+    from servepath.modelcar.push.body import Body
+    from servepath.modelcar.push.push_cache import UploadSession
+    from servepath.modelcar.registry.client import Registry
+    from servepath.modelcar.registry.send import UploadConnection
+
+SMALL_BYTES = 8 << 20
+"""Up to this size a blob of known digest goes in one PUT, and anew if that breaks off."""
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_GONE = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An upload: its address, how much of it is there, and whether an earlier attempt began it."""
+
+    location: httpx.URL
+    start: int = 0
+    is_continued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTarget:
+    """Where a blob goes.
+
+    Attributes:
+        registry: the registry.
+        uploads: path that begins an upload, `/v2/<name>/blobs/uploads/`.
+        name: `host/repository`, for messages.
+    """
+
+    registry: Registry
+    uploads: str
+    name: str
+
+
+class Upload:
+    """An upload of one content.
+
+    Args:
+        target: where to.
+        content: what to send.
+        digest: its digest if that is known, else empty: it is then hashed on the way.
+        session: where the upload's address is kept.
+        on_sent: called in the event loop with the number of bytes that the registry was sent or had.
+
+    Attributes:
+        sent_bytes: bytes that went over the wire, those of attempts that broke off included.
+    """
+
+    def __init__(
+        self,
+        target: UploadTarget,
+        content: Content,
+        digest: str,
+        session: UploadSession,
+        on_sent: Callable[[int], None],
+    ) -> None:
+        self._target = target
+        self._content = content
+        self._digest = digest
+        self._session = session
+        self._on_sent = on_sent
+        self._confirmed_bytes = 0
+        self._connection: UploadConnection | None = None
+        self.sent_bytes = 0
+
+    async def run(self) -> str:
+        """Upload the content and return its digest.
+
+        Raises:
+            RegistryError: the registry refuses it, or what it received has another digest.
+            InputError: the content cannot be read to its end.
+        """
+        return await self._target.registry.retried(f"uploading to {self._target.name}", self._attempt)
+
+    async def _attempt(self) -> str:
+        registry, before = self._target.registry, self._confirmed_bytes
+        begun = await self._begin()
+        try:
+            async with open_body(self._content, is_hashed=not self._digest) as body:
+                response = await self._send(body, begun)
+        except TryAgainError as error:
+            error.has_moved = self._confirmed_bytes > before
+            raise
+        finally:
+            self._disconnect()
+        if response.status_code in _GONE and begun.is_continued:
+            self._session.save("")
+            raise TryAgainError(f"the upload was not continued from byte {begun.start}: {response.status_code}")
+        registry.expect(response, "uploading a blob", {httpx.codes.CREATED})
+        self._session.save("")
+        return self._digest or body.digest
+
+    async def _begin(self) -> _Begun:
+        """Go on with the upload that there is, or begin one."""
+        registry = self._target.registry
+        if self._session.location:
+            found = await self._look(registry.checked(httpx.URL(self._session.location)))
+            if found is not None:
+                return found
+            self._session.save("")
+        response = registry.transient(await registry.send("POST", self._target.uploads))
+        location = registry.location(registry.expect(response, "beginning an upload", {httpx.codes.ACCEPTED}))
+        if not self._is_single_request:
+            self._session.save(str(location))
+        return _Begun(location)
+
+    async def _look(self, location: httpx.URL) -> _Begun | None:
+        """Ask how much of an upload is there; None if it is gone."""
+        registry = self._target.registry
+        response = registry.transient(await registry.send("GET", location))
+        match = _RANGE.fullmatch(response.headers.get("Range", ""))
+        if not response.is_success or match is None or int(match.group(1)) >= self._content.size_bytes:
+            return None
+        last = int(match.group(1))
+        start = last + 1 if last else 0  # "0-0" is how registries say that there is nothing
+        if response.headers.get("Location"):
+            location = registry.location(response)
+        self._confirmed_bytes = max(start, self._confirmed_bytes)
+        return _Begun(location, start, is_continued=True)
+
+    @property
+    def _is_single_request(self) -> bool:
+        return bool(self._digest) and self._content.size_bytes <= min(SMALL_BYTES, self._step_bytes)
+
+    @property
+    def _step_bytes(self) -> int:
+        return self._target.registry.options.chunk_bytes or self._content.size_bytes
+
+    async def _send(self, body: Body, begun: _Begun) -> httpx.Response:
+        """Send what is missing and finish the upload; the digest may be known only after the last byte."""
+        size_bytes, location = self._content.size_bytes, begun.location
+        while body.position < begun.start:
+            await to_thread.run_sync(body.move, min(HASHED_BYTES, begun.start - body.position), None, _ignore)
+        self._on_sent(begun.start)
+        digest = self._digest
+        if not self._is_single_request:
+            while body.position < size_bytes:
+                length = min(self._step_bytes, size_bytes - body.position)
+                headers = dict(_OCTETS)
+                if length < size_bytes:
+                    headers["Content-Range"] = f"{body.position}-{body.position + length - 1}"
+                request = httpx.Request("PATCH", location, headers=headers)
+                response = await self._exchange(request, body, length)
+                if response.status_code != httpx.codes.ACCEPTED:
+                    return response
+                location = self._target.registry.location(response)
+                self._session.save(str(location))
+            digest = digest or body.digest
+        request = httpx.Request("PUT", location.copy_merge_params({"digest": digest}), headers=_OCTETS)
+        return await self._exchange(request, body, size_bytes - body.position)
+
+    async def _exchange(self, request: httpx.Request, body: Body, length: int) -> httpx.Response:
+        registry, before = self._target.registry, body.position
+        if self._connection is None or not self._connection.leads_to(request.url):
+            self._disconnect()
+            self._connection = registry.connect_for_upload(request.url, self._on_sent)
+        try:
+            response = await registry.send_body(self._connection, request, body, length)
+        except (OSError, http.client.HTTPException) as error:
+            raise TryAgainError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self.sent_bytes += body.position - before
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise TryAgainError("the token expired during the upload")
+        return registry.transient(response)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _ignore(position: int) -> None:
+    """Do nothing with a position."""
