@@ -76,7 +76,7 @@ class BenchPlan:
         request_timeout_s: budget from sending a request to the end of its stream.
         max_lateness_p95_s: above it, the client did not keep its schedule and the result is not to be used.
         max_error_rate: share of failed requests above which a run fails.
-        confidence: joint confidence of the paired intervals of the medians, and again of those of the 95th percentiles.
+        confidence: joint confidence of all paired intervals, of the medians and of the 95th percentiles.
         power: chance of finding the difference that "would have been found".
         bootstrap_resamples: resamples of the blocks.
         precision_percent: the run grows until every median ratio is known to plus or minus this, or its time is spent.

@@ -24,6 +24,8 @@ MIN_P95_VALUES = 20
 """Fewer values have no 95th percentile: it would be their maximum."""
 
 PERCENTS = {Statistic.MEDIAN: 50.0, Statistic.P95: 95.0}
+ERROR_SHARES = {Statistic.MEDIAN: 0.8, Statistic.P95: 0.2}
+"""Who may be wrong: medians decide, so most of the error that the plan allows is theirs; together it is all of it."""
 MIN_VALUES = {Statistic.MEDIAN: 1, Statistic.P95: MIN_P95_VALUES}
 
 
@@ -44,11 +46,12 @@ def paired_ratios(
 ) -> tuple[PairedRatio, ...]:
     """One statistic of every metric of every path against the baseline, the first of the names.
 
-    The intervals hold jointly with `plan.confidence` (Bonferroni): a path against itself gives no difference in any of
-    them in at least that share of runs. Ratios that too few blocks have values for are left out.
+    The intervals of both statistics hold jointly with `plan.confidence` (Bonferroni, with `ERROR_SHARES`): a path
+    against itself gives no difference in any of them in at least that share of runs. Ratios that too few blocks have
+    values for are left out.
     """
     baseline, *others = names
-    confidence = 1 - (1 - plan.confidence) / (len(Metric) * len(others))
+    confidence = 1 - (1 - plan.confidence) * ERROR_SHARES[statistic] / (len(Metric) * len(others))
     ratios = (
         _paired_ratio(
             values_of_both(values, metric, baseline, path),

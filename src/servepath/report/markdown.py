@@ -121,7 +121,7 @@ def _comparison(comparison: dict[str, Any]) -> str:
         f"{cell(comparison['headline'])}. {len(comparison['order'])} randomised blocks of "
         f"{plan['requests_per_block']} requests per path, "
         f"{plan['output_tokens']} output tokens, offered rate {plan['rate_per_s']:g}/s, latency from the intended "
-        f"send time; intervals of medians, and those of p95, hold jointly with {plan['confidence']:.0%} confidence. "
+        f"send time; all intervals, of medians and of p95, hold jointly with {plan['confidence']:.0%} confidence. "
         f"{cell(comparison['stopped'])}"
     )
     parts = [
