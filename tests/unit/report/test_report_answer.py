@@ -17,7 +17,7 @@ LIFECYCLE_ONLY = Report(RUN, lifecycle=FULL.lifecycle)
 @pytest.mark.parametrize(
     ("report", "line"),
     [
-        (passed_run(1.0), "No difference found between kserve and raw; 8.2% in a median would have been found"),
+        (passed_run(1.0), "No difference found between kserve and raw; 8.5% in a median would have been found"),
         (passed_run(1.3), "kserve against raw: TTFT +29.3%, ITL +32.3%, E2E +30.8%"),
         (FULL, "kserve against raw: TTFT +4.6%, ITL +3.2%, E2E +3.7%"),
         (failed_run(), "Check missing-key-is-401 of raw failed"),
