@@ -61,13 +61,10 @@ class _RequestFailedError(Exception):
 
 def open_client(endpoint: Endpoint, plan: BenchPlan) -> httpx.AsyncClient:
     """A client for one endpoint, an async context manager. Proxy variables of the environment are ignored."""
-    headers = {"Host": endpoint.host} if endpoint.host else {}
-    if endpoint.api_key:
-        headers["Authorization"] = f"Bearer {endpoint.api_key}"
     return httpx.AsyncClient(
         base_url=endpoint.base_url,
         headers={
-            **headers,
+            **endpoint.headers(),
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from servepath.errors import ClusterError
+from servepath.serving.model import request_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -56,9 +57,7 @@ class Question:
 
     def headers(self) -> dict[str, str]:
         """Give the headers that are sent."""
-        headers = {"Host": self.host}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        headers = request_headers(self.host, self.key)
         if self.body is not None:
             headers["Content-Type"] = "application/json"
         return headers

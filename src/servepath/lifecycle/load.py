@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from servepath.bench.load import CHAT_PATH, KEEPALIVE_EXPIRY_S
-from servepath.serving.completion import completion_text
+from servepath.serving.completion import completion_text, first_token_body
 
 if TYPE_CHECKING:
     from servepath.serving.model import Endpoint
@@ -54,16 +54,10 @@ class ConstantLoad:
 
     async def _send(self, client: httpx.AsyncClient) -> None:
         sent_s = anyio.current_time()
-        body = {
-            "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": "Say yes."}],
-            "max_tokens": 1,
-            "temperature": 0,
-        }
         error = f"no answer in {self.timeout_s:g} s"
         with anyio.move_on_after(self.timeout_s):
             try:
-                response = await client.post(CHAT_PATH, json=body)
+                response = await client.post(CHAT_PATH, json=first_token_body(self.endpoint.model))
             except httpx.HTTPError as failure:
                 error = f"{type(failure).__name__}: {failure}"[:_SHOWN_CHARACTERS].rstrip(": ")
             else:
@@ -73,12 +67,9 @@ class ConstantLoad:
         self.samples.append((sent_s, not error))
 
     def _client(self) -> httpx.AsyncClient:
-        headers = {"Host": self.endpoint.host} if self.endpoint.host else {}
-        if self.endpoint.api_key:
-            headers["Authorization"] = f"Bearer {self.endpoint.api_key}"
         return httpx.AsyncClient(
             base_url=self.endpoint.base_url,
-            headers=headers,
+            headers=self.endpoint.headers(),
             timeout=self.timeout_s,
             limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_EXPIRY_S),
             trust_env=False,

@@ -14,6 +14,7 @@ import anyio
 import httpx
 
 from servepath.errors import ClusterError
+from servepath.serving.model import request_headers
 
 _FINAL = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
 FIRST_COMPLETION_S = 60.0
@@ -61,18 +62,9 @@ class Attempt:
                 delay_s = min(delay_s * 1.5, _LONGEST_DELAY_S)
 
     async def _ask(self, http: httpx.AsyncClient) -> str | None:
-        headers = {"Host": self._host}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": "Say yes."}],
-            # Nothing more: its time is the time to the first token.
-            "max_tokens": 1,
-            "temperature": 0,
-        }
+        headers = request_headers(self._host, self._api_key)
         try:
-            response = await http.post(self._url, json=body, headers=headers)
+            response = await http.post(self._url, json=first_token_body(self._model), headers=headers)
         except httpx.HTTPError as error:
             self.last = f"{type(error).__name__}: {error}"
             return None
@@ -84,6 +76,16 @@ class Attempt:
             )
         self.last = f"HTTP {response.status_code}: {response.text[:300]}"
         return completion_text(response)
+
+
+def first_token_body(model: str) -> dict[str, Any]:
+    """Give a chat request for one token and nothing more: its time is the time to the first token."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "Say yes."}],
+        "max_tokens": 1,
+        "temperature": 0,
+    }
 
 
 def completion_text(response: httpx.Response) -> str | None:

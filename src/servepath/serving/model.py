@@ -94,3 +94,13 @@ class Endpoint:
     engine_image: str
     ready_s: float
     api_key: str = field(default="", repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """Give the headers that every request to it carries."""
+        return request_headers(self.host, self.api_key)
+
+
+def request_headers(host: str, api_key: str) -> dict[str, str]:
+    """Give the headers by which a gateway routes and an engine lets in; an empty one is not sent."""
+    headers = {"Host": host, "Authorization": f"Bearer {api_key}" if api_key else ""}
+    return {name: value for name, value in headers.items() if value}
