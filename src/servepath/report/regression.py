@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from servepath.bench.regression import Run
-from servepath.errors import InputError
 from servepath.report import format as text
 from servepath.report.document import plain
 from servepath.report.html import render
 from servepath.report.markdown_text import cell, table
 from servepath.report.plot import RatioRow, ratio_plot
-from servepath.report.write import load_report, load_samples, write_atomic
+from servepath.report.write import json_bytes, load_report, load_samples, write_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,18 +142,12 @@ def write_regression(values: dict[str, Any], directory: Path) -> None:
     Raises:
         InputError: the directory cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(directory / "regression.json", (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
-        write_atomic(directory / "regression.md", regression_markdown(values).encode())
-        write_atomic(directory / "regression.html", regression_page(values).encode())
-    except OSError as error:
-        raise InputError(
-            f"the comparison cannot be written: {error.strerror}",
-            where=str(directory),
-            expected="a directory that can be written",
-            next_command="choose another directory",
-        ) from error
+    files = {
+        "regression.json": lambda: json_bytes(values),
+        "regression.md": lambda: regression_markdown(values).encode(),
+        "regression.html": lambda: regression_page(values).encode(),
+    }
+    write_files("comparison", directory, files)
 
 
 def _run_values(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from servepath.report.model import SCHEMA
 from servepath.report.samples import KeptSamples, kept_samples, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from servepath.bench.model import Sample
     from servepath.report.model import Report
@@ -42,20 +42,34 @@ def write_report(report: Report, directory: Path) -> None:
     kept = _without_secrets(kept_samples(report), secrets_of(report))
     packed = pack(kept)
     document = {**document_of(report), "samples": samples_values(kept, packed)}
-    files: tuple[tuple[str, Callable[[], bytes]], ...] = (
-        (REPORT_FILE, lambda: _json(document)),
-        (SAMPLES_FILE, lambda: packed),
-        (JUNIT_FILE, lambda: junit_xml(document).encode()),
-        (MARKDOWN_FILE, lambda: markdown_page(document).encode()),
-        (HTML_FILE, lambda: html_page(document, kept).encode()),
-    )
+    files: dict[str, Callable[[], bytes]] = {
+        REPORT_FILE: lambda: json_bytes(document),
+        SAMPLES_FILE: lambda: packed,
+        JUNIT_FILE: lambda: junit_xml(document).encode(),
+        MARKDOWN_FILE: lambda: markdown_page(document).encode(),
+        HTML_FILE: lambda: html_page(document, kept).encode(),
+    }
+    write_files("report", directory, files)
+
+
+def write_files(what: str, directory: Path, files: Mapping[str, Callable[[], bytes]]) -> None:
+    """Write files in their order, each complete or not there; the directory is made.
+
+    Args:
+        what: what the files are together, for the error.
+        directory: where they go.
+        files: by name, what makes the content.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files:
+        for name, content in files.items():
             write_atomic(directory / name, content())
     except OSError as error:
         raise InputError(
-            f"the report cannot be written: {error.strerror}",
+            f"the {what} cannot be written: {error.strerror}",
             where=str(directory),
             expected="a directory that can be written",
             next_command="choose another directory",
@@ -128,7 +142,8 @@ def _without_secrets(kept: KeptSamples, secrets: Sequence[str]) -> KeptSamples:
     return replace(kept, comparison=clean(kept.comparison), sweep=clean(kept.sweep))
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def json_bytes(document: dict[str, Any]) -> bytes:
+    """The document as the files of a report hold it."""
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
