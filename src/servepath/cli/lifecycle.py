@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
 from servepath.cli.connection import Connection
@@ -24,6 +23,7 @@ from servepath.cli.running import run
 from servepath.cli.serving import SomePath
 from servepath.lifecycle.measure import LifecyclePlan, measure_lifecycle
 from servepath.lifecycle.rollout import LoadPlan
+from servepath.parallel import run_all
 from servepath.report.format import measured
 from servepath.serving.find import find
 from servepath.serving.model import ServingPath
@@ -155,12 +155,4 @@ def _print_lifecycle(lifecycle: Lifecycle) -> None:
 async def _each(path: ServingPath | None, switch: Callable[[ServingPath], Awaitable[Switched]]) -> tuple[Switched, ...]:
     """Switch one path, or both side by side."""
     wanted = tuple(ServingPath) if path is None else (path,)
-    done: dict[ServingPath, Switched] = {}
-
-    async def one(which: ServingPath) -> None:
-        done[which] = await switch(which)
-
-    async with anyio.create_task_group() as group:
-        for which in wanted:
-            group.start_soon(one, which)
-    return tuple(done[which] for which in wanted)
+    return tuple(await run_all([partial(switch, one) for one in wanted], len(wanted)))

@@ -16,12 +16,12 @@ from servepath.modelcar.attach.referrers import list_referrers, write_referrer
 from servepath.modelcar.image.oci import read_image
 from servepath.modelcar.layout import Layout
 from servepath.modelcar.model import Progress
-from servepath.modelcar.push.parallel import run_all
 from servepath.modelcar.push.place import ignore_progress
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.reference import parse_pinned
 from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.store import descriptor_of
+from servepath.parallel import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,11 @@ from servepath.modelcar.checking.image_checks import (
     diff_ids_of,
 )
 from servepath.modelcar.image.oci import read_all, read_image
-from servepath.modelcar.push.parallel import run_all
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.reference import parse_pinned
 from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.store import descriptor_of, load_object
+from servepath.parallel import run_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from servepath.errors import InputError, ServepathError
 from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE
 from servepath.modelcar.image.oci import read_all
-from servepath.modelcar.push.parallel import run_all
 from servepath.modelcar.source.safetensors import Header, dtype_of
 from servepath.modelcar.source.weight_map import INDEX_SUFFIX, check_weight_map
 from servepath.modelcar.store import load_object
+from servepath.parallel import run_all
 
 if TYPE_CHECKING:
     from servepath.modelcar.checking.examine import LayerContents

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from servepath.modelcar.content import BytesContent
 from servepath.modelcar.image.oci import config_descriptor, make_config, make_manifest
-from servepath.modelcar.push.parallel import run_all
 from servepath.modelcar.push.place import Placed, ignore_progress, place_blob
 from servepath.modelcar.push.write_layers import LayerWriting, WrittenLayer, describe_names, write_layers
+from servepath.parallel import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

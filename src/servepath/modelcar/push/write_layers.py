@@ -19,10 +19,10 @@ from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE
 from servepath.modelcar.model import Progress
 from servepath.modelcar.push.body import digest_of_pieces
 from servepath.modelcar.push.fingerprint import fingerprint_of
-from servepath.modelcar.push.parallel import run_all
 from servepath.modelcar.push.place import ignore_progress, place_blob
 from servepath.modelcar.push.push_cache import NO_CACHE, KnownLayer, PushCache
 from servepath.modelcar.store import Descriptor
+from servepath.parallel import run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
