@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ci.modelcar_bench import measured, synthetic
 from ci.modelcar_bench.peers import Push
 from ci.node import process
+from ci.node import registry as docker_registry
+from servepath.cluster.facts import cpu_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -140,22 +141,15 @@ async def running(registry: Registry, folder: Path) -> AsyncGenerator[str]:
         ClusterError: it did not start.
     """
     port = _free_port()
+    address = f"127.0.0.1:{port}"
     if registry is Registry.DEBIAN:
-        config = {
-            "version": 0.1,
-            "log": {"level": "error"},
-            "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
-            "http": {"addr": f"127.0.0.1:{port}"},
-        }
-        (folder / "registry.json").write_text(json.dumps(config))  # JSON is YAML too
-        command = ["docker-registry", "serve", str(folder / "registry.json")]
+        server = (await docker_registry.start(folder / "registry", folder, folder, address)).running
     else:
         kind = "verify" if registry is Registry.VERIFY else "discard"
         command = [sys.executable, "-m", "ci.modelcar_bench.sink", kind, str(port)]
-    ready = process.answers(f"http://127.0.0.1:{port}/v2/")
-    server = await process.start("registry", command, logs=folder, ready=ready)
+        server = await process.start("registry", command, logs=folder, ready=process.answers(f"http://{address}/v2/"))
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
         await server.stop()
 
@@ -189,9 +183,7 @@ def _free_port() -> int:
 
 def cpu_name() -> str:
     """Name the machine's processor and say how many there are."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{os.cpu_count()} x {name}"
+    return f"{os.cpu_count()} x {cpu_model(Path('/proc/cpuinfo').read_text()) or 'unknown processor'}"
 
 
 def file_system(path: Path) -> str:

@@ -29,25 +29,26 @@ class Registry:
     running: Process
 
 
-async def start(storage: Path, run: Path, logs: Path) -> Registry:
+async def start(storage: Path, run: Path, logs: Path, address: str = ADDRESS) -> Registry:
     """Start the registry.
 
     Args:
         storage: where blobs are kept; they outlive the run.
         run: the folder for its configuration.
         logs: the folder for its log.
+        address: `host:port` to listen on.
 
     Raises:
         ClusterError: it died or was not ready in time.
     """
-    path = _write_config(storage, run)
+    path = _write_config(storage, run, address)
     running = await process.start(
-        "registry", ["docker-registry", "serve", str(path)], logs=logs, ready=process.answers(f"http://{ADDRESS}/v2/")
+        "registry", ["docker-registry", "serve", str(path)], logs=logs, ready=process.answers(f"http://{address}/v2/")
     )
-    return Registry(ADDRESS, running)
+    return Registry(address, running)
 
 
-def _write_config(storage: Path, run: Path) -> Path:
+def _write_config(storage: Path, run: Path, address: str) -> Path:
     storage.mkdir(parents=True, exist_ok=True)
     config = {
         "version": 0.1,
@@ -57,7 +58,7 @@ def _write_config(storage: Path, run: Path) -> Path:
             "delete": {"enabled": True},
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
-        "http": {"addr": ADDRESS},
+        "http": {"addr": address},
     }
     path = run / "registry.json"  # JSON is YAML too
     path.write_text(json.dumps(config))

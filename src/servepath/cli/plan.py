@@ -42,7 +42,7 @@ Sweeping: TypeAlias = Annotated[
 ]
 UsdPerHour: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Price of what serves one path, in US dollars per hour: --sweep then states costs."),
+    typer.Option(min=0.0, help="Price of what serves one path, in US dollars per hour: a sweep then states costs."),
 ]
 MeasureLifecycle: TypeAlias = Annotated[
     bool,

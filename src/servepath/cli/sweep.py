@@ -24,7 +24,7 @@ from servepath.cli.options import (
     Registry,
 )
 from servepath.cli.output import console_line, print_json
-from servepath.cli.plan import ArrivalsOption, OutputTokens, PromptTokens, Seed
+from servepath.cli.plan import ArrivalsOption, OutputTokens, PromptTokens, Seed, UsdPerHour
 from servepath.cli.reporting import finish, stage_report
 from servepath.cli.running import run
 from servepath.cli.serving import SomePath, find_paths
@@ -45,9 +45,6 @@ SweepPrecision = Annotated[
     float, typer.Option("--precision-percent", help="Stop when the lowest missed rate is this close above the knee.")
 ]
 SweepBudgetS = Annotated[float, typer.Option("--budget-s", help="No load is begun that would end later, in seconds.")]
-UsdPerHour = Annotated[
-    float | None, typer.Option(help="Price of what serves one path, in US dollars per hour: states costs.")
-]
 TtftP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of TTFT, in seconds; 0 for none.")]
 ItlP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of ITL, in seconds; 0 for none.")]
 E2eP95S = Annotated[float, typer.Option(help="Objective: 95th percentile of E2E, in seconds; 0 for none.")]
