@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +13,12 @@ from servepath.lifecycle import rollout
 from servepath.lifecycle.footprint import kubelet_footprint
 from servepath.lifecycle.rollout import RECREATE, ROLLING_UPDATE, STAMP
 from servepath.lifecycle.staging import pull_times_s, staging_time_s
-from servepath.serving.deploy import apply_kserve, apply_raw
+from servepath.serving.deploy import apply_kserve
 from servepath.serving.direct import direct_endpoint
-from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+from servepath.serving.model import Endpoint, ServingPath, ServingSpec
 from servepath.serving.switch import our_engine
 from tests.cluster.session import session
+from tests.cluster.unschedulable import DEPLOYMENT, IMAGE, TIMEOUT_S, apply, unschedulable
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -27,30 +27,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
 
-KEY = "key-of-the-test"
-TIMEOUT_S = 60
-IMAGE = "127.0.0.1:5000/servepath/none@sha256:" + "a" * 64
-# More cores than any node has, and a budget that is spent soon.
-HUGE = Profile("cpu-small", "9000", "9000", "1Gi", "1Gi", 1, 1024, 3, 60)
-DEPLOYMENT = {ServingPath.RAW: "smol-raw", ServingPath.KSERVE: "smol-kserve-predictor"}
-
 
 @pytest.fixture
 def spec() -> ServingSpec:
-    return ServingSpec(f"lifecycle-{uuid.uuid4().hex[:8]}", "smol", "smol", IMAGE, IMAGE, HUGE)
+    return unschedulable("lifecycle")
 
 
 def endpoint_of(cluster: Cluster, spec: ServingSpec, path: ServingPath) -> Endpoint:
     return Endpoint(
         path, cluster.gateway_url, "x.test", "smol", spec.namespace, DEPLOYMENT[path], "sha256:0", IMAGE, 0.0
     )
-
-
-async def apply(client: AsyncClient, cluster: Cluster, spec: ServingSpec, path: ServingPath) -> None:
-    if path is ServingPath.RAW:
-        await apply_raw(client, cluster, spec, KEY)
-    else:
-        await apply_kserve(client, spec)
 
 
 async def deployment(client: AsyncClient, spec: ServingSpec, path: ServingPath, **wanted: str) -> dict[str, Any]:
@@ -121,7 +107,7 @@ async def test_a_service_that_cannot_be_reached_says_where_it_is(
 
 async def test_no_pull_and_no_node_are_no_numbers(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        await apply_raw(client, cluster, spec, KEY)
+        await apply(client, cluster, spec, ServingPath.RAW)
         assert await pull_times_s(client, spec.namespace, IMAGE, {"smol-raw"}) == ()
         assert await kubelet_footprint(cluster) == {}
 

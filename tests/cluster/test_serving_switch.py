@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +11,11 @@ from lightkube.resources.core_v1 import Pod
 from servepath.cluster.objects import ensure_namespace, read
 from servepath.cluster.wait import until
 from servepath.errors import ClusterError
-from servepath.serving.deploy import apply_kserve, apply_raw
 from servepath.serving.find import find
-from servepath.serving.model import Profile, ServingPath, ServingSpec
+from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.switch import start, stop, until_no_pods
 from tests.cluster.session import session
+from tests.cluster.unschedulable import DEPLOYMENT, IMAGE, TIMEOUT_S, apply, unschedulable
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
 
-KEY = "key-of-the-test"
-TIMEOUT_S = 60
-IMAGE = "127.0.0.1:5000/servepath/none@sha256:" + "a" * 64
-# More cores than any node has, and a budget that is spent soon: no completion ever comes.
-HUGE = Profile("cpu-small", "9000", "9000", "1Gi", "1Gi", 1, 1024, 3, 60)
-DEPLOYMENT = {ServingPath.RAW: "smol-raw", ServingPath.KSERVE: "smol-kserve-predictor"}
 LABELS = {
     ServingPath.RAW: {"app.kubernetes.io/instance": "smol-raw"},
     ServingPath.KSERVE: {"serving.kserve.io/inferenceservice": "smol-kserve"},
@@ -39,14 +32,7 @@ LABELS = {
 
 @pytest.fixture
 def spec() -> ServingSpec:
-    return ServingSpec(f"switch-{uuid.uuid4().hex[:8]}", "smol", "smol", IMAGE, IMAGE, HUGE)
-
-
-async def apply(client: AsyncClient, cluster: Cluster, spec: ServingSpec, path: ServingPath) -> None:
-    if path is ServingPath.RAW:
-        await apply_raw(client, cluster, spec, KEY)
-    else:
-        await apply_kserve(client, spec)
+    return unschedulable("switch")
 
 
 async def deployed(client: AsyncClient, spec: ServingSpec, path: ServingPath) -> dict[str, Any]:
@@ -132,7 +118,7 @@ async def test_what_is_not_ours_is_left_alone(cluster: Cluster, spec: ServingSpe
 
 async def test_pods_that_stay_are_named(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        await apply_raw(client, cluster, spec, KEY)
+        await apply(client, cluster, spec, ServingPath.RAW)
         await deployed(client, spec, ServingPath.RAW)
         with pytest.raises(ClusterError, match=r"still there after 1 s: smol-raw-"):
             await until_no_pods(client, spec.namespace, LABELS[ServingPath.RAW], timeout_s=1)

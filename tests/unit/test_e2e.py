@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +41,7 @@ from tests.unit.cli.conftest import write_kubeconfig
 from tests.unit.modelcar.helpers import write_base
 from tests.unit.modelcar.registries import running_registry
 from tests.unit.report.example_runs import API_KEY, RUN, failed_run, passed_run
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,13 +63,6 @@ class Silent:
     def started(self, name: str) -> None: ...
     def noted(self, name: str, detail: str) -> None: ...
     def ended(self, timing: StageTiming) -> None: ...
-
-
-@pytest.fixture
-def nobody() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -108,15 +101,8 @@ def registry_that(answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"127.0.0.1:{server.server_address[1]}"
 
 
 @contextmanager

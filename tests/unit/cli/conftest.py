@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -50,14 +49,6 @@ def model(tmp_path: Path) -> Path:
     directory = tmp_path / "tiny"
     write_tiny_model(directory)
     return directory
-
-
-@pytest.fixture
-def nobody() -> str:
-    """The address of a loopback port that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

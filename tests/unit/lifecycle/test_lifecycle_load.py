@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from servepath.lifecycle.load import ConstantLoad, downtime_s
 from servepath.serving.model import Endpoint, ServingPath
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,15 +39,8 @@ def engine(status: Callable[[], int]) -> Iterator[tuple[Endpoint, list[Any]]]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield endpoint_at(f"http://127.0.0.1:{server.server_address[1]}"), seen
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield endpoint_at(f"http://127.0.0.1:{server.server_address[1]}"), seen
 
 
 def endpoint_at(url: str) -> Endpoint:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.unit.served import served
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -170,15 +172,8 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def keeping_registry(upstream: str) -> Iterator[KeepingRegistry]:
     """Run one on a free loopback port before a docker-registry."""
-    server = _Server(upstream)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(_Server(upstream)) as server:
         yield server.state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,13 +165,5 @@ def running_hub(directory: Path) -> Iterator[FakeHub]:
     hub = FakeHub(files, frozenset(name for name in files if name.endswith(".safetensors")))
     servers = [_Server("127.0.0.1", hub, is_storage=False), _Server("127.0.0.2", hub, is_storage=True)]
     hub.endpoint, hub.storage = (f"http://{server.server_address[0]!s}:{server.server_port}" for server in servers)
-    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
-    for thread in threads:
-        thread.start()
-    try:
+    with served(servers[0]), served(servers[1]):
         yield hub
-    finally:
-        for server, thread in zip(servers, threads, strict=True):
-            server.shutdown()
-            thread.join()
-            server.server_close()

@@ -6,13 +6,14 @@ import base64
 import http.client
 import json
 import re
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
+
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -188,12 +189,5 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def faulty_proxy(upstream: str) -> Iterator[Faults]:
     """Run the proxy on a free loopback port; `upstream` is a registry's `host:port`, or empty for none."""
-    server = _Server(upstream)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(_Server(upstream)) as server:
         yield server.faults
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.cutting import wire_to
 from tests.unit.modelcar.helpers import MIB, header_of, safetensors_bytes, write_model
 from tests.unit.modelcar.registries import running_registry
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,15 +86,8 @@ anyio.run(main)
 @contextmanager
 def discarding_sink() -> Iterator[str]:
     """Run a registry that keeps nothing large, on a free loopback port."""
-    server = Sink(0, verifies=False)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(Sink(0, verifies=False)) as server:
         yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def write_sparse_model(directory: Path, size_bytes: int) -> Path:

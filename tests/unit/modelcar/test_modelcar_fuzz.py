@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import tarfile
-import threading
 import zipfile
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +26,7 @@ from servepath.modelcar.source.safetensors import Header
 from servepath.modelcar.source.weight_map import check_weight_map
 from tests.unit.modelcar import test_modelcar_source as damages
 from tests.unit.modelcar.helpers import safetensors_bytes, write_model
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,15 +258,8 @@ def counting_server() -> Iterator[tuple[str, list[str]]]:
 
         do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_bad_model_costs_no_request(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import struct
 import sys
-import threading
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from ci.modelcar_bench.experiment import Run, Step
 from ci.modelcar_bench.measured import Cost
 from ci.modelcar_bench.sink import Sink
 from servepath.errors import CheckFailedError
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["discard", "verify"])
 def sink(request: pytest.FixtureRequest) -> Iterator[tuple[str, httpx.Client]]:
-    with Sink(0, verifies=request.param == "verify") as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", trust_env=False) as client:
-            yield request.param, client
-        server.shutdown()
-        thread.join()
+    with (
+        served(Sink(0, verifies=request.param == "verify")) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.server_address[1]}", trust_env=False) as client,
+    ):
+        yield request.param, client
 
 
 def upload(client: httpx.Client, digest: str, parts: list[bytes]) -> httpx.Response:

@@ -1,7 +1,6 @@
 """Readiness is one real completion: what is asked again, and what is final, over real HTTP."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from servepath.errors import ClusterError
 from servepath.serving.completion import Attempt
+from tests.unit.served import served
 
 pytestmark = pytest.mark.anyio
 Answer = tuple[int, str]
@@ -36,14 +36,8 @@ def engine(answers: list[Answer]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
 
 
 async def test_asks_until_the_engine_answers() -> None:
