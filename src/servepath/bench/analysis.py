@@ -109,13 +109,6 @@ def distribution(metric: Metric, samples: Sequence[Sample]) -> Distribution | No
     )
 
 
-def block_medians_s(samples: Sequence[Sample], metric: Metric, path: str) -> dict[int, float]:
-    """The median of each block in which the path has values, in seconds; a median of 0 is no time and left out."""
-    values = values_by_block(sample for sample in samples if sample.path == path)
-    medians = {block: percentile(found, 50) for (_, one, block), found in values.items() if one is metric and found}
-    return {block: median for block, median in medians.items() if median > 0}
-
-
 def client_health(samples: Sequence[Sample], plan: BenchPlan) -> ClientHealth:
     """How well the client kept its schedule."""
     lateness_s = [sample.lateness_s for sample in samples] or [0.0]

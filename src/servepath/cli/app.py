@@ -47,7 +47,7 @@ class Commands(typer.core.TyperGroup):
     """Imports a command when it is asked for.
 
     A push needs neither numpy nor a Kubernetes client: with all commands imported it began after 1.0 s instead of 0.3 s
-    of CPU time and held 95 MB instead of 45 MB.
+    of CPU time and held 67 MB instead of 37 MB (measured around `import_module` of one command, and of all).
     """
 
     def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - click's signature
