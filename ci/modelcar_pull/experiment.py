@@ -19,13 +19,30 @@ from ci.node import process
 from servepath.errors import ClusterError
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.image.compress import Compression
+from servepath.modelcar.image.oci import read_image
 from servepath.modelcar.plan import BuildOptions
+from servepath.modelcar.registry.client import RegistryOptions, open_registry
+from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.source.directory import open_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from servepath.modelcar.model import Modelcar
+    from servepath.modelcar.model import ModelSource
+
+
+GZIP = "one gzip layer"
+"""What most tools build; servepath does not, so skopeo makes it of the uncompressed form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A form in the registry: by digest, how many layers hold the model, and the size of all its blobs."""
+
+    reference: str
+    digest: str
+    layers: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +87,52 @@ async def measure(model: Path, base: str, scratch: Path, rounds: Rounds, said: C
         "zstd shards": BuildOptions(reshard_bytes=shard_bytes, compression=Compression.ZSTD),
     }
     order = random.Random(rounds.seed)  # noqa: S311 - an order, not a secret
-    async with running(Registry.DEBIAN, scratch) as host:
-        pushed = {form: await build_and_push(source, base, host, "pull", build=build) for form, build in forms.items()}
+    for name in ("plain", "gzip"):
+        (scratch / name).mkdir()
+    async with (
+        running(Registry.DEBIAN, scratch / "plain") as host,
+        running(Registry.DEBIAN, scratch / "gzip") as other,
+    ):
+        pushed = {form: await _push(source, base, host, build) for form, build in forms.items()}
+        pushed[GZIP] = await _gzipped(pushed["one layer"], other, scratch)
         for _ in range(rounds.count):
-            for form in order.sample(list(forms), len(forms)):
+            for form in order.sample(list(pushed), len(pushed)):
                 said(await _pull(form, pushed[form], scratch))
 
 
-async def _pull(form: str, modelcar: Modelcar, scratch: Path) -> Pull:
+async def _push(source: ModelSource, base: str, host: str, build: BuildOptions) -> Pushed:
+    modelcar = await build_and_push(source, base, host, "pull", build=build)
+    layers = len([layer for layer in modelcar.layers if layer.members])
+    return Pushed(modelcar.reference, modelcar.digest, layers, modelcar.size_bytes)
+
+
+async def _gzipped(plain: Pushed, host: str, scratch: Path) -> Pushed:
+    """Push an image to another registry, where skopeo compresses its layers; those that a registry has it reuses."""
+    digest_file = scratch / "gzip.digest"
+    options = ["--quiet", "--src-tls-verify=false", "--dest-tls-verify=false", f"--digestfile={digest_file}"]
+    copy = ["skopeo", "copy", *options, f"docker://{plain.reference}", f"docker://{host}/pull:v1"]
+    done = await anyio.run_process(copy, check=False)
+    if done.returncode:
+        raise ClusterError(f"skopeo copy failed: {done.stderr.decode()[-300:]}", where=" ".join(copy))
+    digest = await anyio.Path(digest_file).read_text()
+    async with open_registry(host, RegistryOptions()) as client:
+        image = await read_image(Repository(client, "pull"), digest)
+    size_bytes = image.config.size_bytes + sum(layer.size_bytes for layer in image.layers)
+    return Pushed(f"{host}/pull@{digest}", digest, plain.layers, size_bytes)
+
+
+async def _pull(form: str, pushed: Pushed, scratch: Path) -> Pull:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         root = Path(folder) / "root"
         async with _containerd(Path(folder), root) as ctr:
             await anyio.to_thread.run_sync(os.sync)
             started = time.monotonic()
-            await ctr("content", "fetch", "--plain-http", modelcar.reference)
+            await ctr("content", "fetch", "--plain-http", pushed.reference)
             fetched = time.monotonic()
-            await ctr("snapshots", "unpack", modelcar.digest)
+            await ctr("snapshots", "unpack", pushed.digest)
             unpacked = time.monotonic()
             disk_bytes = await anyio.to_thread.run_sync(_disk_bytes, root)
-    layers = len([layer for layer in modelcar.layers if layer.members])
-    return Pull(form, layers, modelcar.size_bytes, fetched - started, unpacked - fetched, disk_bytes)
+    return Pull(form, pushed.layers, pushed.size_bytes, fetched - started, unpacked - fetched, disk_bytes)
 
 
 @asynccontextmanager
@@ -125,10 +168,10 @@ def require_programs() -> None:
     Raises:
         ClusterError: it is not, or this is not root.
     """
-    missing = [name for name in ("containerd", "ctr", "docker-registry") if shutil.which(name) is None]
+    missing = [name for name in ("containerd", "ctr", "docker-registry", "skopeo") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         raise ClusterError(
             f"{missing[0]} is not installed" if missing else "not root",
-            expected="root, containerd and docker-registry",
-            next_command="apt-get install containerd docker-registry",
+            expected="root, containerd, docker-registry and skopeo",
+            next_command="apt-get install containerd docker-registry skopeo",
         )
