@@ -104,7 +104,7 @@ RUNNING = {
 
 async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, spec)
+        (_, service) = await apply_kserve(client, spec, KEY)
         asked = service["spec"]["predictor"]["containers"][0]
         deployment = await until(
             client,
@@ -138,7 +138,7 @@ async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec
 
 async def test_kserves_route_has_the_timeout_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        await apply_kserve(client, spec)
+        await apply_kserve(client, spec, KEY)
         pod = await pod_of(client, spec, {"serving.kserve.io/inferenceservice": "smol-kserve"})
         await report(client, spec, pod["metadata"]["name"], RUNNING)
         route = await until(
@@ -174,7 +174,7 @@ async def test_raw_is_taken_as_it_is_and_a_second_time_changes_nothing(cluster: 
 async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
         await apply_raw(client, cluster, spec, KEY)
-        await apply_kserve(client, spec)
+        await apply_kserve(client, spec, KEY)
         theirs: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Service",
@@ -190,6 +190,7 @@ async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: Servi
             "HTTPRoute smol-raw",
             "PersistentVolumeClaim smol-raw",
             "Secret smol-raw",
+            "Secret smol-kserve",
         }
         await until_gone(client, "Deployment", spec.namespace, "smol-kserve-predictor", timeout_s=TIMEOUT_S)
         assert await read(client, "Service", "theirs", spec.namespace) is not None
@@ -200,7 +201,7 @@ async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: Servi
 
 async def test_unschedulable_is_said_early_on_both_paths(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        _, service = await apply_kserve(client, spec)
+        _, service = await apply_kserve(client, spec, KEY)
         expected = replace(expect_kserve(spec, (service,)), patience_s=1.0)
         started = anyio.current_time()
         with pytest.raises(ClusterError, match="Unschedulable") as caught:
@@ -248,7 +249,7 @@ async def test_spent_budget_says_what_was_awaited(cluster: Cluster, spec: Servin
         with pytest.raises(
             ClusterError, match=r"no completion in 3 s; awaited the rollout of Deployment smol-kserve-pred"
         ):
-            await deploy_kserve(cluster, short)
+            await deploy_kserve(cluster, short, KEY)
 
 
 async def test_refused_by_the_api_server(cluster: Cluster, spec: ServingSpec) -> None:
@@ -257,12 +258,12 @@ async def test_refused_by_the_api_server(cluster: Cluster, spec: ServingSpec) ->
         with pytest.raises(ClusterError, match="must be less than or equal to cpu limit"):
             await deploy_raw(cluster, more_than_the_limit, KEY)
         with pytest.raises(ClusterError, match=r"ReconcileFailed.*must be less than or equal to cpu limit"):
-            await deploy_kserve(cluster, more_than_the_limit)
+            await deploy_kserve(cluster, more_than_the_limit, KEY)
 
 
 async def test_refused_by_kserves_webhook(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, spec)
+        (_, service) = await apply_kserve(client, spec, KEY)
         service["spec"]["predictor"]["minReplicas"] = 3
         with pytest.raises(ClusterError, match="refused by a webhook") as caught:
             await apply(client, service)
@@ -272,7 +273,7 @@ async def test_refused_by_kserves_webhook(cluster: Cluster, spec: ServingSpec) -
 async def test_diagnostics_tell_all_but_the_key(cluster: Cluster, spec: ServingSpec, tmp_path: Path) -> None:
     async with session(cluster, spec) as client:
         await apply_raw(client, cluster, spec, KEY)
-        await apply_kserve(client, spec)
+        await apply_kserve(client, spec, KEY)
         await pod_of(client, spec, {"app.kubernetes.io/instance": "smol-raw"})
         await pod_of(client, spec, {"serving.kserve.io/inferenceservice": "smol-kserve"})
         await tell_event(client, spec)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servepath.bench.sse import StreamChunk, StreamFormatError, StreamParser
 from servepath.checks.asking import MODELS, Question, ask, chat, completion, get, json_object, opened, shown
 from servepath.checks.context import Finding, Tools, finding
 from servepath.evidence import Verdict
-from servepath.serving.model import Endpoint, ServingPath
+
+if TYPE_CHECKING:
+    from servepath.serving.model import Endpoint
 
 QUESTION = "The capital of France is"
 NO_SUCH_MODEL = "no-such-model"
@@ -182,11 +184,8 @@ async def malformed_body_is_refused(tools: Tools, endpoint: Endpoint) -> Finding
 async def missing_key_is_401(tools: Tools, endpoint: Endpoint) -> Finding:
     """A completion and the model list without a key answer 401.
 
-    Why: VLLM_API_KEY comes from a Secret; with a wrong reference the engine starts open. Skipped on a KServe path that
-    asks for no key.
+    Why: VLLM_API_KEY comes from a Secret; with a wrong reference the engine starts open.
     """
-    if _is_open_by_choice(endpoint):
-        return Finding(Verdict.SKIP, "this path asks for no key")
     for question in (replace(chat(endpoint, QUESTION), key=""), replace(get(endpoint, MODELS), key="")):
         found = await _expect_status(tools, question, (401,))
         if found.verdict is not Verdict.PASS:
@@ -197,17 +196,11 @@ async def missing_key_is_401(tools: Tools, endpoint: Endpoint) -> Finding:
 async def wrong_key_is_401(tools: Tools, endpoint: Endpoint) -> Finding:
     """A completion with another key answers 401.
 
-    Why: asking for a key is not the same as checking it. Skipped on a KServe path that asks for no key.
+    Why: asking for a key is not the same as checking it.
     """
-    if _is_open_by_choice(endpoint):
-        return Finding(Verdict.SKIP, "this path asks for no key")
     question = replace(chat(endpoint, QUESTION), key=WRONG_KEY)
     found = await _expect_status(tools, question, (401,))
     return replace(found, next_command=found.next_command.replace("$VLLM_API_KEY", WRONG_KEY))
-
-
-def _is_open_by_choice(endpoint: Endpoint) -> bool:
-    return endpoint.path is ServingPath.KSERVE and not endpoint.api_key
 
 
 async def _expect_status(tools: Tools, question: Question, statuses: tuple[int, ...]) -> Finding:

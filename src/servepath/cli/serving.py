@@ -100,8 +100,8 @@ def deploy_command(
 ) -> None:
     """Deploy one path and await its first real completion.
 
-    Raw vLLM demands a key: that of the environment variable SERVEPATH_API_KEY, or a new one. It is kept in a Secret
-    named like the Deployment, and nowhere else.
+    The engine demands a key: that of the environment variable SERVEPATH_API_KEY, or a new one. It is kept in a Secret
+    named like the Deployment or the InferenceService, and nowhere else.
 
     Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
     """
@@ -126,9 +126,8 @@ def deploy_command(
             engine_image=engine_image(engine, profile),
             profile=profile,
         )
-        if path is ServingPath.RAW:
-            return await deploy_raw(cluster, spec, os.environ.get(API_KEY) or token_urlsafe(32))
-        return await deploy_kserve(cluster, spec)
+        deploy = deploy_raw if path is ServingPath.RAW else deploy_kserve
+        return await deploy(cluster, spec, os.environ.get(API_KEY) or token_urlsafe(32))
 
     endpoint = run(work)
     if as_json:

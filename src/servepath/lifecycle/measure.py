@@ -227,9 +227,8 @@ class _Run:
         self.samples[name, str(subject)].append(value)
 
     async def _deploy(self, path: ServingPath) -> Endpoint:
-        if path is ServingPath.RAW:
-            return await deploy_raw(self.cluster, self.spec, self.keys[path])
-        return await deploy_kserve(self.cluster, self.spec)
+        deploy = deploy_raw if path is ServingPath.RAW else deploy_kserve
+        return await deploy(self.cluster, self.spec, self.keys[path])
 
     async def _pulls_s(self, path: ServingPath) -> tuple[float, ...]:
         """How long the pods of a path that was just deployed waited for their modelcar."""

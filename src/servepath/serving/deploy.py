@@ -42,8 +42,6 @@ async def deploy_raw(cluster: Cluster, spec: ServingSpec, api_key: str) -> Endpo
         UsageError: the spec or the key cannot be.
         ClusterError: with the real cause.
     """
-    if not api_key or api_key != api_key.strip():
-        raise UsageError("the API key is empty or has spaces around it", where="VLLM_API_KEY", expected="a key")
     started = time.monotonic()
     async with kubernetes(cluster) as client:
         objects = await apply_raw(client, cluster, spec, api_key)
@@ -59,18 +57,23 @@ async def deploy_raw(cluster: Cluster, spec: ServingSpec, api_key: str) -> Endpo
     )
 
 
-async def deploy_kserve(cluster: Cluster, spec: ServingSpec) -> Endpoint:
+async def deploy_kserve(cluster: Cluster, spec: ServingSpec, api_key: str) -> Endpoint:
     """Deploy the InferenceService and await its first completion through the gateway.
 
+    Args:
+        cluster: where.
+        spec: what.
+        api_key: the key that the engine will demand, as on the raw path: KServe has none of its own.
+
     Raises:
-        UsageError: the spec cannot be.
+        UsageError: the spec or the key cannot be.
         ClusterError: with the real cause.
     """
     started = time.monotonic()
     async with kubernetes(cluster) as client:
-        objects = await apply_kserve(client, spec)
+        objects = await apply_kserve(client, spec, api_key)
         expected = expect_kserve(spec, objects)
-        host = await await_ready(client, cluster, expected, "")
+        host = await await_ready(client, cluster, expected, api_key)
     return _endpoint(
         cluster,
         spec,
@@ -78,7 +81,7 @@ async def deploy_kserve(cluster: Cluster, spec: ServingSpec) -> Endpoint:
         host=host,
         workload=expected.deployment,
         ready_s=time.monotonic() - started,
-        api_key="",
+        api_key=api_key,
     )
 
 
@@ -89,15 +92,12 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
         The objects as applied, the Secret not among them.
 
     Raises:
-        UsageError: the spec cannot be.
+        UsageError: the spec or the key cannot be.
         ClusterError: the API server refuses.
     """
     gateway = GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
     objects = await render(spec, ServingPath.RAW, gateway=gateway)
-    await ensure_namespace(client, spec.namespace)
-    secret = await apply(client, _secret(spec, api_key))
-    # A new key changes the pod template, so that the engine starts again with it; the same key does not.
-    version = {"servepath.dev/secret-version": secret["metadata"]["resourceVersion"]}
+    version = await _apply_key(client, spec, ServingPath.RAW, api_key)
     for obj in objects:
         if obj["kind"] == "Deployment":
             obj["spec"]["template"]["metadata"]["annotations"] = version
@@ -105,15 +105,21 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
     return objects
 
 
-async def apply_kserve(client: AsyncClient, spec: ServingSpec) -> tuple[Json, ...]:
-    """Apply the KServe path's objects, and await nothing. A service that was stopped is started by it.
+async def apply_kserve(client: AsyncClient, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
+    """Apply the KServe path's objects and its Secret, and await nothing. A service that was stopped is started by it.
+
+    Returns:
+        The objects as applied, the Secret not among them.
 
     Raises:
-        UsageError: the spec cannot be.
+        UsageError: the spec or the key cannot be.
         ClusterError: the API server or KServe's webhook refuses.
     """
     objects = await render(spec, ServingPath.KSERVE)
-    await ensure_namespace(client, spec.namespace)
+    version = await _apply_key(client, spec, ServingPath.KSERVE, api_key)
+    for obj in objects:
+        if obj["kind"] == "InferenceService":
+            obj["spec"]["predictor"]["annotations"] = version
     await _apply_all(client, objects)
     for obj in objects:
         if obj["kind"] == "InferenceService":
@@ -184,8 +190,20 @@ async def _apply_all(client: AsyncClient, objects: tuple[Json, ...]) -> None:
             await apply(client, obj)
 
 
-def _secret(spec: ServingSpec, api_key: str) -> Json:
-    name = object_name(spec, ServingPath.RAW)
+async def _apply_key(client: AsyncClient, spec: ServingSpec, path: ServingPath, api_key: str) -> dict[str, str]:
+    """Apply a path's Secret, and give the annotation of its pods that tells one version of it from the next.
+
+    A new key changes the pod template by it, so that the engine starts again with it; the same key does not.
+    """
+    if not api_key or api_key != api_key.strip():
+        raise UsageError("the API key is empty or has spaces around it", where="VLLM_API_KEY", expected="a key")
+    await ensure_namespace(client, spec.namespace)
+    secret = await apply(client, _secret(spec, path, api_key))
+    return {"servepath.dev/secret-version": secret["metadata"]["resourceVersion"]}
+
+
+def _secret(spec: ServingSpec, path: ServingPath, api_key: str) -> Json:
+    name = object_name(spec, path)
     labels = {
         "app.kubernetes.io/name": "vllm",
         "app.kubernetes.io/instance": name,

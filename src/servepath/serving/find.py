@@ -161,15 +161,17 @@ def _refuse_stopped(engine: Json, path: ServingPath) -> None:
 
 
 async def api_key_of(client: AsyncClient, engine: Json, path: ServingPath) -> str:
-    """Read the key that a path's engine demands from its Secret, empty for the KServe path.
+    """Read the key that a path's engine demands from the Secret that it names, empty where it names none.
 
     Raises:
         ClusterError: the Secret is missing.
     """
-    if path is not ServingPath.RAW:
-        return ""
-    secret = await _read(client, engine["metadata"]["namespace"], "Secret", engine["metadata"]["name"])
-    return base64.b64decode(secret["data"]["VLLM_API_KEY"]).decode()
+    for variable in engine_container(engine, path).get("env", ()):
+        if variable["name"] == "VLLM_API_KEY":
+            reference = variable["valueFrom"]["secretKeyRef"]
+            secret = await _read(client, engine["metadata"]["namespace"], "Secret", reference["name"])
+            return base64.b64decode(secret["data"][reference["key"]]).decode()
+    return ""
 
 
 def _model_name(container: Mapping[str, Any], engine: Json) -> str:

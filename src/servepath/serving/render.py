@@ -251,14 +251,13 @@ def _environment_operations(
     operations = []
     if "VLLM_CPU_KVCACHE_SPACE" in index:
         operations.append(_replace(f"{root}/{index['VLLM_CPU_KVCACHE_SPACE']}/value", str(spec.profile.kv_cache_gib)))
+    secret = f"{root}/{index['VLLM_API_KEY']}/valueFrom/secretKeyRef/name"
+    operations.append(_replace(secret, object_name(spec, path)))
     if path is ServingPath.KSERVE:
         operations.append(_replace(f"{root}/{index['STORAGE_URI']}/value", f"oci://{spec.modelcar_reference}"))
     else:
         digest = spec.modelcar_reference.partition("@")[2]
-        operations += [
-            _replace(f"{root}/{index['MODELCAR_DIGEST']}/value", digest),
-            _replace(f"{root}/{index['VLLM_API_KEY']}/valueFrom/secretKeyRef/name", object_name(spec, path)),
-        ]
+        operations.append(_replace(f"{root}/{index['MODELCAR_DIGEST']}/value", digest))
     return operations
 
 

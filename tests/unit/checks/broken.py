@@ -39,6 +39,10 @@ def fault(*faults: Fault) -> Callable[[World], None]:
     return damage
 
 
+def _kserve_open(world: World) -> None:
+    world.kserve = replace(world.kserve, api_key="")
+
+
 def pod(app: str, change: Callable[[dict[str, Any]], None]) -> Callable[[World], None]:
     """The pod is changed."""
     return lambda world: change(world.api.pods[app])
@@ -147,6 +151,7 @@ BROKEN: tuple[Broken, ...] = (
     Broken("malformed_body_is_refused", "raw", fault(Fault.MESSAGES_500), "500"),
     Broken("missing_key_is_401", "raw", fault(Fault.NO_KEY_ASKED), "200"),
     Broken("missing_key_is_401", "raw", fault(Fault.OPEN_MODEL_LIST), "GET /v1/models: 200"),
+    Broken("missing_key_is_401", "kserve", _kserve_open, "200"),
     Broken("wrong_key_is_401", "raw", fault(Fault.KEY_NOT_COMPARED), "200"),
     Broken("wrong_host_is_404", "raw", fault(Fault.ANY_HOST), "200"),
     Broken("open_paths_are_not_routed", "raw", fault(Fault.EVERYTHING_ROUTED), "/metrics 200, /docs 200"),

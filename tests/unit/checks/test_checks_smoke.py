@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SKIPPED_ON_KSERVE = {"missing_key_is_401", "wrong_key_is_401", "open_paths_are_not_routed"}
+SKIPPED_ON_KSERVE = {"open_paths_are_not_routed"}
 
 
 def planned(call: Callable[[], Awaitable[Finding]], name: str = "one") -> PlannedCheck:

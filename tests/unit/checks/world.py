@@ -38,7 +38,7 @@ class World:
     api: ApiServer = field(default_factory=ApiServer)
     raw: Engine = field(default_factory=lambda: Engine(objects.RAW_HOST, MODEL, KEY))
     kserve: Engine = field(
-        default_factory=lambda: Engine(objects.KSERVE_HOST, MODEL, faults=frozenset({Fault.EVERYTHING_ROUTED}))
+        default_factory=lambda: Engine(objects.KSERVE_HOST, MODEL, KEY, faults=frozenset({Fault.EVERYTHING_ROUTED}))
     )
 
     def gateway(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ def endpoint(path: ServingPath, gateway_url: str) -> Endpoint:
         modelcar_digest=objects.MODELCAR_DIGEST,
         engine_image=objects.ENGINE,
         ready_s=1.0,
-        api_key=KEY if raw else "",
+        api_key=KEY,
     )
 
 

@@ -21,6 +21,7 @@ from servepath.serving.render import (
     render,
     write_overlay,
 )
+from servepath.serving.stopped import ENGINE_KIND
 from tests.unit.serving.conftest import MODEL_DIGEST, make_spec
 
 Objects = dict[str, dict[str, Any]]
@@ -163,12 +164,13 @@ def test_kserve_service_is_one_that_standard_mode_honours(spec: ServingSpec) -> 
     assert environment(predictor["containers"][0])["USER"] == "vllm"
 
 
-def test_the_key_is_a_reference_and_no_secret_is_rendered(spec: ServingSpec) -> None:
-    objects = rendered(spec, ServingPath.RAW)
+@pytest.mark.parametrize("path", list(ServingPath))
+def test_the_key_is_a_reference_and_no_secret_is_rendered(spec: ServingSpec, path: ServingPath) -> None:
+    objects = rendered(spec, path)
     assert "Secret" not in objects
-    container = engine_container(objects["Deployment"], ServingPath.RAW)
+    container = engine_container(objects[ENGINE_KIND[path]], path)
     key = next(variable for variable in container["env"] if variable["name"] == "VLLM_API_KEY")
-    assert key == {"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "smol-raw", "key": "VLLM_API_KEY"}}}
+    assert key["valueFrom"] == {"secretKeyRef": {"name": f"smol-{path}", "key": "VLLM_API_KEY"}}
 
 
 @pytest.mark.parametrize("path", list(ServingPath))
