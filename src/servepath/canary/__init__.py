@@ -1,0 +1,1 @@
+"""A live canary: two InferenceServices behind one weighted HTTPRoute on a stable hostname."""
