@@ -10,18 +10,15 @@ import anyio
 import httpx
 import pytest
 
-from ci.node import containerd, envoy_gateway, images, worker
+from ci.node import images
 from servepath.cluster.model import Cluster
 from servepath.evidence import Verdict
 from servepath.platform import checking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ci.node.control_plane import ControlPlane
     from ci.node.envoy_gateway import Gateway
     from ci.node.kserve import KServe
-    from ci.node.layout import Layout
     from ci.node.registry import Registry
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
@@ -42,30 +39,6 @@ ln -s /mnt/models /scratch/www/model
 cp -r /site/cgi-bin /scratch/www/
 exec busybox httpd -f -p 8000 -h /scratch/www
 """
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    layout: Layout,
-    plane: ControlPlane,
-    image_registry: Registry,
-    kserve_running: KServe,  # noqa: ARG001 - its namespace has the Gateway
-) -> Iterator[Gateway]:
-    """A kubelet, and the Gateway on it."""
-
-    async def start() -> tuple[worker.Worker, Gateway]:
-        runtime = await containerd.start(layout, worker.write_cni(layout.run / "cni"))
-        joined = await worker.start(layout, plane, runtime)
-        files = await envoy_gateway.prepare(layout.cache)
-        return joined, await envoy_gateway.start(layout, plane, image_registry, files)
-
-    joined, started = anyio.run(start)
-    yield started
-    # Else later tests' pods are bound to a node that nobody runs, and are never gone.
-    anyio.run(plane.kubectl, "delete", f"node/{joined.name}")
-    anyio.run(started.running.stop)
-    for process in reversed(joined.processes):
-        anyio.run(process.stop)
 
 
 @pytest.fixture(scope="module")

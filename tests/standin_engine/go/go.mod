@@ -1,0 +1,3 @@
+module servepath.dev/standin-engine
+
+go 1.24
