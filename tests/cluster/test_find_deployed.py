@@ -94,7 +94,7 @@ async def test_an_inferenceservice_that_is_not_ready_says_so_and_how_to_see_why(
     cluster: Cluster, spec: ServingSpec
 ) -> None:
     async with session(cluster, spec) as client:
-        await apply_kserve(client, spec, KEY)
+        await apply_kserve(client, cluster, spec, KEY)
         with pytest.raises(ClusterError, match="not ready") as caught:
             await find(cluster, spec.namespace, spec.name, ServingPath.KSERVE, spec.profile)
     options = f"--kubeconfig {cluster.kubeconfig} -n {spec.namespace}"

@@ -114,7 +114,7 @@ async def test_no_pull_and_no_node_are_no_numbers(cluster: Cluster, spec: Servin
 
 async def test_a_copy_needs_the_raw_paths_claim_to_be_like(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        await apply_kserve(client, spec, "key-of-the-test")
+        await apply_kserve(client, cluster, spec, "key-of-the-test")
         with pytest.raises(ClusterError, match="not deployed") as caught:
             await staging_time_s(cluster, spec)
         assert "smol-raw" in caught.value.where

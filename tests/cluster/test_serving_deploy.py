@@ -104,7 +104,7 @@ RUNNING = {
 
 async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, spec, KEY)
+        (_, service) = await apply_kserve(client, cluster, spec, KEY)
         asked = service["spec"]["predictor"]["containers"][0]
         deployment = await until(
             client,
@@ -138,7 +138,7 @@ async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec
 
 async def test_kserves_route_has_the_timeout_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        await apply_kserve(client, spec, KEY)
+        await apply_kserve(client, cluster, spec, KEY)
         pod = await pod_of(client, spec, {"serving.kserve.io/inferenceservice": "smol-kserve"})
         await report(client, spec, pod["metadata"]["name"], RUNNING)
         route = await until(
@@ -174,7 +174,7 @@ async def test_raw_is_taken_as_it_is_and_a_second_time_changes_nothing(cluster: 
 async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
         await apply_raw(client, cluster, spec, KEY)
-        await apply_kserve(client, spec, KEY)
+        await apply_kserve(client, cluster, spec, KEY)
         theirs: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Service",
@@ -201,7 +201,7 @@ async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: Servi
 
 async def test_unschedulable_is_said_early_on_both_paths(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        _, service = await apply_kserve(client, spec, KEY)
+        _, service = await apply_kserve(client, cluster, spec, KEY)
         expected = replace(expect_kserve(spec, (service,)), patience_s=1.0)
         started = anyio.current_time()
         with pytest.raises(ClusterError, match="Unschedulable") as caught:
@@ -263,7 +263,7 @@ async def test_refused_by_the_api_server(cluster: Cluster, spec: ServingSpec) ->
 
 async def test_refused_by_kserves_webhook(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, spec, KEY)
+        (_, service) = await apply_kserve(client, cluster, spec, KEY)
         service["spec"]["predictor"]["minReplicas"] = 3
         with pytest.raises(ClusterError, match="refused by a webhook") as caught:
             await apply(client, service)
@@ -273,7 +273,7 @@ async def test_refused_by_kserves_webhook(cluster: Cluster, spec: ServingSpec) -
 async def test_diagnostics_tell_all_but_the_key(cluster: Cluster, spec: ServingSpec, tmp_path: Path) -> None:
     async with session(cluster, spec) as client:
         await apply_raw(client, cluster, spec, KEY)
-        await apply_kserve(client, spec, KEY)
+        await apply_kserve(client, cluster, spec, KEY)
         await pod_of(client, spec, {"app.kubernetes.io/instance": "smol-raw"})
         await pod_of(client, spec, {"serving.kserve.io/inferenceservice": "smol-kserve"})
         await tell_event(client, spec)

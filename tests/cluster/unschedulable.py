@@ -30,4 +30,4 @@ async def apply(client: AsyncClient, cluster: Cluster, spec: ServingSpec, path: 
     if path is ServingPath.RAW:
         await apply_raw(client, cluster, spec, "key-of-the-test")
     else:
-        await apply_kserve(client, spec, "key-of-the-test")
+        await apply_kserve(client, cluster, spec, "key-of-the-test")

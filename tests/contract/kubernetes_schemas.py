@@ -23,6 +23,7 @@ CRD_FOLDERS = {
 CORE = {
     "v1": "api__v1_openapi.json",
     "apps/v1": "apis__apps__v1_openapi.json",
+    "networking.k8s.io/v1": "apis__networking.k8s.io__v1_openapi.json",
 }
 
 

@@ -10,6 +10,7 @@ import httpx2
 import yaml
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.core_v1 import Event, Node, PersistentVolumeClaim, Pod, PodLog, Secret, Service
+from lightkube.resources.networking_v1 import NetworkPolicy
 
 from servepath.cluster.client import kubernetes
 from servepath.cluster.objects import Gateway, HTTPRoute, InferenceService, Json
@@ -33,6 +34,7 @@ _NAMESPACED: dict[str, Any] = {
     "persistentvolumeclaims": PersistentVolumeClaim,
     "inferenceservices": InferenceService,
     "httproutes": HTTPRoute,
+    "networkpolicies": NetworkPolicy,
 }
 
 

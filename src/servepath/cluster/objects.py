@@ -10,6 +10,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, PersistentVolumeClaim, Pod, Secret, Service
+from lightkube.resources.networking_v1 import NetworkPolicy
 
 from servepath.cluster.client import errors_of
 from servepath.errors import ClusterError
@@ -32,6 +33,7 @@ KINDS: dict[str, Any] = {
     "PersistentVolumeClaim": PersistentVolumeClaim,
     "Service": Service,
     "Deployment": Deployment,
+    "NetworkPolicy": NetworkPolicy,
     "HTTPRoute": HTTPRoute,
     "InferenceService": InferenceService,
     "Gateway": Gateway,
@@ -41,6 +43,12 @@ KINDS: dict[str, Any] = {
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OWNER = "servepath"
+POD_SECURITY = {
+    "pod-security.kubernetes.io/enforce": "baseline",
+    "pod-security.kubernetes.io/warn": "restricted",
+    "pod-security.kubernetes.io/audit": "restricted",
+}
+"""Of a namespace made here, as in manifests/*/base: KServe's webhook adds containers that are not `restricted`."""
 
 
 def place(obj: Mapping[str, Any]) -> str:
@@ -105,7 +113,8 @@ async def ensure_namespace(client: AsyncClient, name: str) -> None:
     """
     if await read(client, "Namespace", name) is not None:
         return
-    obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {MANAGED_BY: OWNER}}}
+    metadata = {"name": name, "labels": {MANAGED_BY: OWNER, **POD_SECURITY}}
+    obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     with errors_of(f"Namespace {name}"):
         try:
             await client.create(from_dict(obj))

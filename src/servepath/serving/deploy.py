@@ -15,7 +15,7 @@ from servepath.errors import UsageError
 from servepath.serving.completion import FIRST_COMPLETION_S
 from servepath.serving.model import Endpoint, ServingPath, ServingSpec
 from servepath.serving.readiness import Expectation, await_ready
-from servepath.serving.render import GatewayRef, engine_container, host_of, object_name, render
+from servepath.serving.render import CLOSED, GatewayRef, engine_container, host_of, object_name, render
 from servepath.serving.stopped import is_stopped, switch_patch
 
 if TYPE_CHECKING:
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
 
 _DELETE_TIMEOUT_S = 180.0
-_DELETED_KINDS = ("InferenceService", "HTTPRoute", "Deployment", "Service", "PersistentVolumeClaim", "Secret")
+_DELETED_KINDS = (
+    "InferenceService",
+    "HTTPRoute",
+    "Deployment",
+    "Service",
+    "PersistentVolumeClaim",
+    "NetworkPolicy",
+    "Secret",
+)
 _NOT_FOUND = 404
 
 
@@ -71,7 +79,7 @@ async def deploy_kserve(cluster: Cluster, spec: ServingSpec, api_key: str) -> En
     """
     started = time.monotonic()
     async with kubernetes(cluster) as client:
-        objects = await apply_kserve(client, spec, api_key)
+        objects = await apply_kserve(client, cluster, spec, api_key)
         expected = expect_kserve(spec, objects)
         host = await await_ready(client, cluster, expected, api_key)
     return _endpoint(
@@ -95,8 +103,7 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
         UsageError: the spec or the key cannot be.
         ClusterError: the API server refuses.
     """
-    gateway = GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
-    objects = await render(spec, ServingPath.RAW, gateway=gateway)
+    objects = await render(spec, ServingPath.RAW, gateway=_gateway_of(cluster))
     version = await _apply_key(client, spec, ServingPath.RAW, api_key)
     for obj in objects:
         if obj["kind"] == "Deployment":
@@ -105,7 +112,7 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
     return objects
 
 
-async def apply_kserve(client: AsyncClient, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
+async def apply_kserve(client: AsyncClient, cluster: Cluster, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
     """Apply the KServe path's objects and its Secret, and await nothing. A service that was stopped is started by it.
 
     Returns:
@@ -115,7 +122,7 @@ async def apply_kserve(client: AsyncClient, spec: ServingSpec, api_key: str) -> 
         UsageError: the spec or the key cannot be.
         ClusterError: the API server or KServe's webhook refuses.
     """
-    objects = await render(spec, ServingPath.KSERVE)
+    objects = await render(spec, ServingPath.KSERVE, gateway=_gateway_of(cluster))
     version = await _apply_key(client, spec, ServingPath.KSERVE, api_key)
     for obj in objects:
         if obj["kind"] == "InferenceService":
@@ -157,6 +164,7 @@ async def delete(
         ClusterError: the API server refuses, or an object is still there after three minutes.
     """
     candidates = [(kind, f"{name}-{path}") for path in paths for kind in _DELETED_KINDS]
+    candidates += [("HTTPRoute", f"{name}-{path}{CLOSED}") for path in paths]
     async with kubernetes(cluster) as client:
         deleted = [(kind, one) for kind, one in candidates if await delete_one(client, kind, namespace, one)]
         for kind, one in deleted:
@@ -188,6 +196,10 @@ async def _apply_all(client: AsyncClient, objects: tuple[Json, ...]) -> None:
     for obj in objects:
         if obj["kind"] != "Namespace":
             await apply(client, obj)
+
+
+def _gateway_of(cluster: Cluster) -> GatewayRef:
+    return GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
 
 
 async def _apply_key(client: AsyncClient, spec: ServingSpec, path: ServingPath, api_key: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 INSTANCE = "app.kubernetes.io/instance"
+CLOSED = "-closed"
+"""Ends the name of the KServe path's HTTPRoute, which closes what KServe's own leave open."""
 
 _LABEL = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_LENGTH = 63
@@ -38,7 +40,7 @@ _ENGINE = {
 
 @dataclass(frozen=True, slots=True)
 class GatewayRef:
-    """The Gateway that the raw path's HTTPRoute attaches to."""
+    """The Gateway that both paths are reached by; KServe's configuration must name the same."""
 
     namespace: str = "kserve"
     name: str = "kserve-ingress-gateway"
@@ -66,7 +68,7 @@ async def render(
     Args:
         spec: what is served.
         path: how.
-        gateway: the Gateway of the raw path's HTTPRoute; KServe's configuration names its own.
+        gateway: the Gateway of the path's HTTPRoute, whose data plane alone reaches the engine.
         manifests: the manifests directory; the checkout's own by default.
 
     Returns:
@@ -183,11 +185,7 @@ def _patches(
 ) -> list[dict[str, Any]]:
     kind, root = _ENGINE[path]
     name = object_name(spec, path)
-    rename = {
-        "patch": _dump([_replace("/metadata/name", name)]),
-        "target": {"name": engine["metadata"]["name"]},
-        "options": {"allowNameChange": True},
-    }
+    base = engine["metadata"]["name"]
     container = engine_container(engine, path)
     operations = [
         _replace(f"{root}/containers/0/image", spec.engine_image),
@@ -197,25 +195,57 @@ def _patches(
     ]
     if path is ServingPath.KSERVE:
         operations.append(_replace("/spec/predictor/timeout", spec.profile.request_timeout_s))
-        return [rename, {"patch": _dump(operations), "target": {"kind": kind}}]
-    operations += [
-        _replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
-        _replace(f"{root}/initContainers/0/env/0/value", spec.modelcar_reference.partition("@")[2]),
-    ]
+    else:
+        operations += [
+            _replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
+            _replace(f"{root}/initContainers/0/env/0/value", spec.modelcar_reference.partition("@")[2]),
+        ]
     return [
-        rename,
+        _rename(base, name),
+        _rename(f"{base}{CLOSED}", f"{name}{CLOSED}"),
         {"patch": _dump(operations), "target": {"kind": kind}},
-        {"patch": _dump(_route_operations(spec, name, gateway)), "target": {"kind": "HTTPRoute"}},
+        {"patch": _dump(_route_operations(spec, path, gateway)), "target": {"kind": "HTTPRoute"}},
+        {"patch": _dump(_policy_operations(gateway)), "target": {"kind": "NetworkPolicy"}},
     ]
 
 
-def _route_operations(spec: ServingSpec, name: str, gateway: GatewayRef) -> list[dict[str, Any]]:
-    return [
-        _replace("/spec/hostnames", [host_of(spec, ServingPath.RAW)]),
+def _rename(before: str, now: str) -> dict[str, Any]:
+    return {
+        "patch": _dump([_replace("/metadata/name", now)]),
+        "target": {"name": before},
+        "options": {"allowNameChange": True},
+    }
+
+
+def _route_operations(spec: ServingSpec, path: ServingPath, gateway: GatewayRef) -> list[dict[str, Any]]:
+    """Place a path's one HTTPRoute here: raw's leads to the engine, the other closes what KServe's own leave open."""
+    name = object_name(spec, path)
+    operations = [
         _replace("/spec/parentRefs/0/namespace", gateway.namespace),
         _replace("/spec/parentRefs/0/name", gateway.name),
+    ]
+    if path is ServingPath.KSERVE:
+        hosts = [host_of(spec, path), f"{name}-predictor-{spec.namespace}.{spec.domain}"]
+        return [
+            *operations,
+            _replace("/spec/hostnames", hosts),
+            _replace("/spec/rules/0/backendRefs/0/name", f"{name}-predictor"),
+        ]
+    return [
+        *operations,
+        _replace("/spec/hostnames", [host_of(spec, path)]),
         _replace("/spec/rules/0/backendRefs/0/name", name),
         _replace("/spec/rules/0/timeouts/request", f"{spec.profile.request_timeout_s}s"),
+    ]
+
+
+def _policy_operations(gateway: GatewayRef) -> list[dict[str, Any]]:
+    """Admit the data plane of this Gateway: beside it, or in Envoy Gateway's own namespace."""
+    admitted = "/spec/ingress/0/from"
+    return [
+        _replace(f"{admitted}/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name", gateway.namespace),
+        _replace(f"{admitted}/0/podSelector/matchExpressions/0/values", [gateway.name]),
+        _replace(f"{admitted}/1/podSelector/matchExpressions/0/values", [gateway.name]),
     ]
 
 

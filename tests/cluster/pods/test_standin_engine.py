@@ -41,7 +41,7 @@ async def test_the_smoke_checks_pass_on_both_paths(serving_cluster: Cluster, sta
             endpoints.append(await deploy_raw(serving_cluster, spec, "key-of-the-test"))
 
         async def kserve() -> None:
-            endpoints.append(await deploy_kserve(serving_cluster, spec))
+            endpoints.append(await deploy_kserve(serving_cluster, spec, "another-key"))
 
         async with anyio.create_task_group() as group:
             group.start_soon(raw)
@@ -57,7 +57,7 @@ async def test_the_smoke_checks_pass_on_both_paths(serving_cluster: Cluster, sta
 async def test_it_fails_as_often_as_it_is_told(serving_cluster: Cluster, standin: Standin) -> None:
     spec = spec_of(standin, "standin-errors", "--standin-error-percent=25")
     async with session(serving_cluster, spec):
-        endpoint = await deploy_kserve(serving_cluster, spec)
+        endpoint = await deploy_kserve(serving_cluster, spec, "another-key")
         async with httpx.AsyncClient(base_url=endpoint.base_url, trust_env=False) as client:
             statuses = [
                 (

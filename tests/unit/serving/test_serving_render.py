@@ -1,5 +1,6 @@
 """What is applied: hardened, pinned, the same engine and model on both paths."""
 
+import re
 import shutil
 from functools import cache, partial
 from pathlib import Path
@@ -150,6 +151,47 @@ def test_raw_route_lets_only_the_api_and_health_through(spec: ServingSpec) -> No
     assert (route["parentRefs"][0]["namespace"], route["parentRefs"][0]["name"]) == ("edge", "front")
 
 
+CLOSED = ("/", "/metrics", "/metrics/", "/version", "/docs", "/redoc", "/openapi.json", "/load", "/ping", "/tokenize")
+OPEN = ("/v1", "/v1/models", "/v1/chat/completions", "/health")
+
+
+def test_what_kserves_own_route_leaves_open_is_closed(spec: ServingSpec) -> None:
+    route = rendered(spec, ServingPath.KSERVE, GatewayRef("edge", "front"))["HTTPRoute"]["spec"]
+    (rule,) = route["rules"]
+    pattern = rule["matches"][0]["path"]["value"]
+    assert [path for path in (*CLOSED, "/v2/models", "/v", "/vx", "/v1x") if not re.fullmatch(pattern, path)] == []
+    assert [path for path in OPEN if re.fullmatch(pattern, path)] == []
+    assert len(pattern) > len("^/.*$"), "a gateway takes the longer of two regular expressions"
+    assert rule["filters"][0]["urlRewrite"]["path"] == {"type": "ReplaceFullPath", "replaceFullPath": "/not-routed"}
+    assert rule["backendRefs"][0]["name"] == "smol-kserve-predictor"
+    hosts = ["smol-kserve-demo.servepath.test", "smol-kserve-predictor-demo.servepath.test"]
+    assert route["hostnames"] == hosts
+    assert (route["parentRefs"][0]["namespace"], route["parentRefs"][0]["name"]) == ("edge", "front")
+
+
+@pytest.mark.parametrize("path", list(ServingPath))
+def test_the_engine_is_reached_by_its_gateway_alone_and_reaches_nothing(spec: ServingSpec, path: ServingPath) -> None:
+    objects = rendered(spec, path, GatewayRef("edge", "front"))
+    policy = objects["NetworkPolicy"]["spec"]
+    labels = {"app.kubernetes.io/name": "vllm", "app.kubernetes.io/instance": f"smol-{path}"}
+    assert policy["podSelector"]["matchLabels"] == labels
+    engine = objects[ENGINE_KIND[path]]
+    # KServe gives an InferenceService's labels to its pods.
+    pods = engine["spec"]["template"] if path is ServingPath.RAW else engine
+    assert labels.items() <= pods["metadata"]["labels"].items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    (rule,) = policy["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
+    beside, envoy = rule["from"]
+    assert beside["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}
+    assert envoy["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "envoy-gateway-system"}}
+    for one in (beside, envoy):
+        (expression,) = one["podSelector"]["matchExpressions"]
+        assert (expression["operator"], expression["values"]) == ("In", ["front"])
+        assert "matchLabels" not in one["podSelector"], "kustomize would add the engine's own instance to it"
+
+
 def test_kserve_service_is_one_that_standard_mode_honours(spec: ServingSpec) -> None:
     service = (rendered(spec, ServingPath.KSERVE))["InferenceService"]
     predictor = service["spec"]["predictor"]
@@ -181,7 +223,7 @@ def test_everything_is_named_placed_and_labelled_as_ours(spec: ServingSpec, path
             assert obj["metadata"]["name"] == "demo"
         else:
             assert obj["metadata"]["namespace"] == "demo"
-            assert obj["metadata"]["name"] == f"smol-{path.value}"
+            assert obj["metadata"]["name"].removesuffix("-closed") == f"smol-{path.value}"
 
 
 @pytest.mark.parametrize("field", ["engine_image", "modelcar_reference"])
