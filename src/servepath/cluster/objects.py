@@ -9,8 +9,9 @@ from lightkube.codecs import from_dict
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import Namespace, PersistentVolumeClaim, Pod, Secret, Service
+from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service
 from lightkube.resources.networking_v1 import NetworkPolicy
+from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from servepath.cluster.client import errors_of
 from servepath.errors import ClusterError
@@ -30,10 +31,12 @@ GatewayClass = create_global_resource("gateway.networking.k8s.io", "v1", "Gatewa
 KINDS: dict[str, Any] = {
     "Namespace": Namespace,
     "Secret": Secret,
+    "ConfigMap": ConfigMap,
     "PersistentVolumeClaim": PersistentVolumeClaim,
     "Service": Service,
-    "Deployment": Deployment,
     "NetworkPolicy": NetworkPolicy,
+    "PodDisruptionBudget": PodDisruptionBudget,
+    "Deployment": Deployment,
     "HTTPRoute": HTTPRoute,
     "InferenceService": InferenceService,
     "Gateway": Gateway,

@@ -1,0 +1,148 @@
+"""Put a release back to exactly what it was: what was made is deleted, what was changed or deleted is put back."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from lightkube.core.exceptions import ApiError
+from lightkube.types import CascadeType
+
+from servepath.cluster.client import errors_of
+from servepath.cluster.objects import place
+from servepath.cluster.wait import until_gone
+from servepath.errors import ClusterError
+from servepath.promotion.inventory import RESOURCES, content_of, inventory, key_of, snapshot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lightkube import AsyncClient
+
+    from servepath.cluster.objects import Json
+
+_GONE_TIMEOUT_S = 180.0
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What had to be done, as places of objects: `Deployment ns/name`."""
+
+    deleted: tuple[str, ...] = ()
+    put_back: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(self.deleted)} deleted" if self.deleted else "",
+            f"{len(self.put_back)} put back" if self.put_back else "",
+        ]
+        return ", ".join(filter(None, parts)) or "nothing had changed"
+
+
+async def take_snapshot(client: AsyncClient, namespace: str, release: str) -> list[Json]:
+    """Read what there is of a release, as it can be put back.
+
+    Raises:
+        ClusterError: the API server refuses.
+    """
+    return [snapshot_of(obj) for obj in await inventory(client, namespace, release)]
+
+
+async def restore(client: AsyncClient, namespace: str, release: str, before: Sequence[Json]) -> Restored:
+    """Make a release what a snapshot says; doing it again changes nothing.
+
+    Everything of the release that the snapshot does not know is deleted first: one accelerator has room for one engine.
+
+    Args:
+        client: the Kubernetes client.
+        namespace: the release's namespace.
+        release: its base name.
+        before: what `take_snapshot` gave.
+
+    Raises:
+        ClusterError: the API server refuses, or an object is still there after three minutes.
+    """
+    wanted = {key_of(one["content"]): one for one in before}
+    present = {key_of(obj): obj for obj in await inventory(client, namespace, release)}
+    surplus = [obj for key, obj in present.items() if key not in wanted]
+    for obj in reversed(surplus):
+        await _delete(client, namespace, obj)
+    for obj in surplus:
+        await _until_gone(client, namespace, obj)
+    put_back = [one["content"] for key, one in wanted.items() if await _put_back(client, present.get(key), one)]
+    return Restored(tuple(map(place, surplus)), tuple(map(place, put_back)))
+
+
+async def _delete(client: AsyncClient, namespace: str, obj: Json) -> None:
+    kind, name = key_of(obj)
+    with errors_of(place(obj)):
+        try:
+            # Foreground: an object is gone only when its pods are.
+            await client.delete(RESOURCES[kind], name, namespace=namespace, cascade=CascadeType.FOREGROUND)
+        except ApiError as error:
+            if error.status.code != HTTPStatus.NOT_FOUND:
+                raise
+
+
+async def _until_gone(client: AsyncClient, namespace: str, obj: Json) -> None:
+    kind, name = key_of(obj)
+    await until_gone(client, kind, namespace, name, timeout_s=_GONE_TIMEOUT_S)
+
+
+async def _put_back(client: AsyncClient, present: Json | None, wanted: Json) -> bool:
+    """Make one object what it was; tell whether it was something else."""
+    content, fields = wanted["content"], wanted["fields"]
+    namespace = content["metadata"]["namespace"]
+    if present is not None and present["metadata"].get("deletionTimestamp"):
+        await _until_gone(client, namespace, present)
+        present = None
+    if present is not None and content_of(present) == content:
+        return False
+    if content["kind"] == "Secret":
+        raise ClusterError(
+            "it is not what it was, and its content is kept nowhere else",
+            where=place(content),
+            expected="a Secret that nobody changes during a promotion",
+            next_command=f"kubectl -n {namespace} get secret {content['metadata']['name']}",
+        )
+    resource = RESOURCES[content["kind"]]
+    with errors_of(place(content)):
+        written = await _write(client, resource, content, fields)
+        # The first write made this process an owner of the fields, so that a later server-side apply that drops one
+        # would not take it away. A second one that changes nothing else gives them back to who had set them.
+        owned_before = _with_metadata(written, managedFields=fields)
+        await client.replace(resource(owned_before))
+    return True
+
+
+async def _write(client: AsyncClient, resource: Any, content: Json, fields: list[Json]) -> Json:
+    """Create or replace an object; a controller may write to it in between."""
+    metadata = content["metadata"]
+    for _ in range(_TRIES):
+        try:
+            present = await client.get(resource, metadata["name"], namespace=metadata["namespace"])
+        except ApiError as error:
+            if error.status.code != HTTPStatus.NOT_FOUND:
+                raise
+            return dict(await client.create(resource(_with_metadata(content, managedFields=fields))))
+        version = present["metadata"]["resourceVersion"]
+        with _suppress_conflict():
+            return dict(await client.replace(resource(_with_metadata(content, resourceVersion=version))))
+    raise ClusterError("somebody else keeps changing it", where=place(content), expected="no other writer")
+
+
+def _with_metadata(obj: Json, **metadata: Any) -> Json:
+    return {**obj, "metadata": {**obj["metadata"], **metadata}}
+
+
+@contextmanager
+def _suppress_conflict() -> Iterator[None]:
+    """Go on after a write that was decided on what is no longer so."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status.code != HTTPStatus.CONFLICT:
+            raise

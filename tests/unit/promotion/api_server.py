@@ -1,0 +1,171 @@
+"""A Kubernetes API server in memory: objects with versions, conflicts, label selectors; no controllers, no webhooks.
+
+What it answers is what kube-apiserver answers to the same request (API concepts, "Resource versions"); the cluster
+tests ask the real one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.unit.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Json = dict[str, Any]
+_PATH = re.compile(
+    r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
+)
+_REASONS = {404: "NotFound", 409: "Conflict", 403: "Forbidden", 500: "InternalError", 503: "ServiceUnavailable"}
+
+
+@dataclass
+class World:
+    """What the API server holds.
+
+    Attributes:
+        objects: by plural, namespace and name.
+        writes: how many writes it has taken.
+        requests: the method and path of each request.
+        fault: is asked about each request first; a status that it gives is answered instead.
+    """
+
+    objects: dict[tuple[str, str, str], Json] = field(default_factory=dict)
+    version: int = 0
+    writes: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    fault: Callable[[str, str], int] | None = None
+    lock: Lock = field(default_factory=Lock)
+    address: str = ""
+
+    def put(self, plural: str, namespace: str, obj: Json) -> Json:
+        self.version += 1
+        self.writes += 1
+        stored = copy.deepcopy(obj)
+        stored["metadata"] |= {"namespace": namespace, "resourceVersion": str(self.version)}
+        self.objects[plural, namespace, obj["metadata"]["name"]] = stored
+        return stored
+
+    def seen(self, *plurals: str) -> dict[tuple[str, str, str], Json]:
+        """Every object of these kinds, without what an API server notes down by itself."""
+        kept = {key: copy.deepcopy(obj) for key, obj in self.objects.items() if key[0] in plurals}
+        for obj in kept.values():
+            del obj["metadata"]["resourceVersion"]
+            obj["metadata"].pop("managedFields", None)
+        return kept
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        world = self.server.world
+        url = urlsplit(self.path)
+        with world.lock:
+            world.requests.append((self.command, url.path))
+            status = world.fault(self.command, url.path) if world.fault else 0
+            if status:
+                return self.answer(status, failure(status, "injected"))
+            found = _PATH.match(url.path)
+            if found is None:
+                return self.answer(404, failure(404, url.path))
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            return self.answer(*self.act(world, found, query, json.loads(body) if body else {}))
+
+    def act(self, world: World, where: re.Match[str], query: dict[str, str], body: Json) -> tuple[int, Json]:
+        plural, namespace, name = where["plural"], where["namespace"] or "", where["name"] or ""
+        if not name:
+            return self.collection(world, plural, namespace, query, body)
+        present = world.objects.get((plural, namespace, name))
+        if present is None:
+            applied = self.command == "PATCH" and "apply" in self.headers["Content-Type"]
+            return (201, world.put(plural, namespace, body)) if applied else (404, failure(404, name))
+        if self.command == "GET":
+            return 200, present
+        if self.command == "DELETE":
+            del world.objects[plural, namespace, name]
+            world.writes += 1
+            return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        version = body["metadata"].get("resourceVersion") if self.command == "PUT" else None
+        if version and version != present["metadata"]["resourceVersion"]:
+            return 409, failure(409, name)
+        return 200, world.put(plural, namespace, merged(present, body) if self.command == "PATCH" else body)
+
+    def collection(
+        self, world: World, plural: str, namespace: str, query: dict[str, str], body: Json
+    ) -> tuple[int, Json]:
+        if self.command == "POST":
+            if (plural, namespace, body["metadata"]["name"]) in world.objects:
+                return 409, failure(409, body["metadata"]["name"])
+            return 201, world.put(plural, namespace, body)
+        wanted = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
+        field_name = query.get("fieldSelector", "").partition("metadata.name=")[2]
+        items = [
+            obj
+            for (kind, place, name), obj in world.objects.items()
+            if (kind, place) == (plural, namespace)
+            and wanted.items() <= (obj["metadata"].get("labels") or {}).items()
+            and (not field_name or name == field_name)
+        ]
+        return 200, {"kind": "List", "metadata": {"resourceVersion": str(world.version)}, "items": items}
+
+    def answer(self, status: int, body: Json) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 - http.server's names
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.world = World(address=f"127.0.0.1:{self.server_port}")
+
+
+def failure(status: int, what: str) -> Json:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": status,
+        "reason": _REASONS.get(status, "Unknown"),
+        "message": f"{_REASONS.get(status)}: {what}",
+    }
+
+
+def merged(present: Json, patch: Json) -> Json:
+    """RFC 7396."""
+    result = copy.deepcopy(present)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+@contextmanager
+def api_server() -> Iterator[World]:
+    """Run it on a free loopback port."""
+    with served(_Server()) as server:
+        yield server.world
