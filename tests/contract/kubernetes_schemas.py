@@ -1,6 +1,7 @@
-"""The real schemas of what `manifests/` holds, from the Go modules that lock.yaml pins."""
+"""The real schemas of what `manifests/` holds: from Go modules that lock.yaml pins, agentgateway's from `shared`."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK: dict[str, Any] = yaml.load((ROOT / "manifests/lock.yaml").read_text(), Loader=yaml.CSafeLoader)
 
 CRD_FOLDERS = {
+    # Before KServe's, which has kinds of an older inference extension.
+    "gateway-api-inference-extension": "config/crd/bases",
     "kserve": "config/crd/full",
     "gateway-api": "config/crd/standard",
     "envoy-gateway": "charts/gateway-crds-helm/templates/generated",
@@ -24,7 +27,11 @@ CORE = {
     "v1": "api__v1_openapi.json",
     "apps/v1": "apis__apps__v1_openapi.json",
     "networking.k8s.io/v1": "apis__networking.k8s.io__v1_openapi.json",
+    "rbac.authorization.k8s.io/v1": "apis__rbac.authorization.k8s.io__v1_openapi.json",
 }
+# agentgateway is no Go module: its CRDs are a folder of `shared`, or where $SERVEPATH_CRDS says.
+SHARED_CRDS = "shared/data/crds"
+AGENTGATEWAY_GROUP = "agentgateway.dev"
 
 
 @cache
@@ -49,14 +56,31 @@ def module_folder(name: str) -> Path:
 def custom_schema(api_version: str, kind: str) -> dict[str, Any] | None:
     """Give the schema of a custom resource, None where no module of the lock has it."""
     group, _, version = api_version.partition("/")
-    for name, folder in CRD_FOLDERS.items():
-        for path in sorted((module_folder(name) / folder).rglob(f"{group}_{kind.lower()[:-1]}*.yaml")):
+    for folder in crd_folders(group):
+        for path in sorted(folder.rglob(f"{group}_{kind.lower()[:-1]}*.yaml")):
             for crd in documents(path):
                 if crd["spec"]["names"]["kind"] == kind:
                     versions = {entry["name"]: entry for entry in crd["spec"]["versions"]}
                     schema: dict[str, Any] = strict(versions[version]["schema"]["openAPIV3Schema"], top=True)
                     return schema
     return None
+
+
+def crd_folders(group: str) -> Iterator[Path]:
+    """Give the folders to look for a group's CRDs in, each of them only when the one before it has nothing."""
+    if group == AGENTGATEWAY_GROUP:
+        yield shared_crds()
+        return
+    for name, folder in CRD_FOLDERS.items():
+        yield module_folder(name) / folder
+
+
+def shared_crds() -> Path:
+    """Give the folder of agentgateway's CRDs."""
+    found = Path(os.environ.get("SERVEPATH_CRDS") or ROOT.parent / SHARED_CRDS)
+    if not found.is_dir():
+        pytest.skip(f"agentgateway's CRDs are neither in $SERVEPATH_CRDS nor at ../{SHARED_CRDS}")
+    return found
 
 
 def documents(path: Path) -> Iterator[dict[str, Any]]:

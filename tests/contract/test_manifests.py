@@ -17,7 +17,7 @@ REMOTE = "resources:\n  - https://"
 OVERLAYS = sorted(
     path.parent
     for path in (ROOT / "manifests").rglob("kustomization.yaml")
-    if "base" not in path.parts and REMOTE not in path.read_text()
+    if not {"base", "components"} & set(path.parts) and REMOTE not in path.read_text()
 )
 SERVING = [path for path in OVERLAYS if path.relative_to(ROOT / "manifests").parts[0] in ("raw", "kserve")]
 
@@ -66,6 +66,13 @@ def test_manifests_fit_the_real_schemas(overlay: Path) -> None:
         ("raw/overlays/cpu", "HTTPRoute", ("spec", "hostnames"), ["UPPER.test"], "UPPER.test"),
         ("raw/overlays/cpu", "Deployment", ("spec", "replicas"), "one", "'one'"),
         ("raw/overlays/cpu", "Service", ("spec", "port"), 80, "'port'"),
+        ("inference/overlays/one", "InferencePool", ("spec", "targetPort"), 8080, "'targetPort'"),
+        ("inference/overlays/one", "InferencePool", ("spec", "appProtocol"), "grpc", "'grpc'"),
+        ("inference/overlays/one", "InferenceObjective", ("spec", "priority"), "high", "'high'"),
+        ("inference/overlays/one", "Role", ("rules",), "all", "'all'"),
+        ("platform/agentgateway", "AgentgatewayPolicy", ("spec", "traffic", "phase"), "Before", "'Before'"),
+        ("platform/agentgateway", "AgentgatewayPolicy", ("spec", "route"), {}, "'route'"),
+        ("platform/agentgateway", "AgentgatewayParameters", ("spec", "replicas"), 2, "'replicas'"),
     ],
 )
 def test_a_planted_mistake_is_found(
