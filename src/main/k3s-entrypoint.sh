@@ -1,10 +1,12 @@
 #!/bin/sh
 # Starts k3s as a Dagger service: checks what the kernel must offer, prepares cgroups, starts a fresh cluster.
-# Usage: k3s-entrypoint.sh KUBECONFIG [k3s server flags]
+# Usage: k3s-entrypoint.sh CERTIFICATE TOKEN [k3s server flags]
+# CERTIFICATE is where the certificate of the cluster's authority goes, TOKEN is the file of the administrator's token.
 set -eu
 
-kubeconfig=$1
-shift
+certificate=$1
+token=$2
+shift 2
 
 cgroups=/sys/fs/cgroup
 state=/var/lib/rancher/k3s
@@ -41,8 +43,24 @@ instances=$(cat /proc/sys/fs/inotify/max_user_instances)
     echo "servepath: fs.inotify.max_user_instances is $instances, pods may fail to watch files;" \
         "next: sudo sysctl -w fs.inotify.max_user_instances=1024" >&2
 
-# Images stay between runs, the cluster does not: kubelet removes the pods of an earlier one that it finds.
-rm -rf "$state/server" "$state/agent/pod-manifests" /etc/rancher/node
+# Images stay between runs, the cluster does not: kubelet removes the pods of an earlier one that it finds, and nothing
+# the volumes of its claims.
+rm -rf "$state/storage"
+
+# Keys stay in memory: "server" is a tmpfs.
+mkdir -p "$state/server"
+kubeconfig=$state/server/admin.kubeconfig
+tokens=$state/server/tokens.csv
+administrator=$(cat "$token")
+(umask 077 && echo "$administrator,servepath,servepath,system:masters" >"$tokens")
+
+# Whoever is beside the cluster has the token; of k3s's kubeconfig they need what is public.
+publish_certificate() {
+    until grep -q certificate-authority-data "$kubeconfig" 2>/dev/null; do sleep 1; done
+    sed -n 's/.*certificate-authority-data: *//p' "$kubeconfig" | base64 -d >"$certificate.part"
+    mv "$certificate.part" "$certificate"
+}
+publish_certificate &
 
 # The address of this container, not loopback: pod logs and exec must not need k3s's tunnel. Not `hostname -i`: to a
 # Dagger service its own name is 127.0.0.1.
@@ -53,5 +71,6 @@ exec k3s server \
     --egress-selector-mode disabled \
     --tls-san k3s \
     --write-kubeconfig "$kubeconfig" \
+    --kube-apiserver-arg "token-auth-file=$tokens" \
     --disable traefik,metrics-server \
     "$@"

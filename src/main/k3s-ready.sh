@@ -1,18 +1,27 @@
 #!/bin/sh
-# Waits until the API server of a k3s service answers /readyz, then writes its kubeconfig for use outside the node.
-# It has the administrator's key: what a command prints would be in the log of the call.
-# Usage: k3s-ready.sh KUBECONFIG SECONDS OUTPUT
+# Waits until the API server of a k3s service answers /readyz, then prints the certificate of its authority.
+# Usage: k3s-ready.sh CERTIFICATE TOKEN SECONDS
 set -eu
 
-kubeconfig=$1
-deadline=$(($(date +%s) + $2))
+certificate=$1
+token=$2
+deadline=$(($(date +%s) + $3))
 
-until [ -s "$kubeconfig" ] && kubectl --kubeconfig "$kubeconfig" get --raw /readyz >/dev/null 2>&1; do
+# The token stays in its file: an argument would show it to every process of the container.
+kubeconfig=$(mktemp)
+cat >"$kubeconfig" <<EOF
+{apiVersion: v1, kind: Config, current-context: k3s,
+ contexts: [{name: k3s, context: {cluster: k3s, user: k3s}}],
+ clusters: [{name: k3s, cluster: {server: "https://k3s:6443", certificate-authority: "$certificate"}}],
+ users: [{name: k3s, user: {tokenFile: "$token"}}]}
+EOF
+
+until [ -s "$certificate" ] && kubectl --kubeconfig "$kubeconfig" get --raw /readyz >/dev/null 2>&1; do
     if [ "$(date +%s)" -ge "$deadline" ]; then
-        echo "servepath: the Kubernetes API did not answer /readyz within $2 s; next: read the log of the service 'k3s'" >&2
+        echo "servepath: the Kubernetes API did not answer /readyz within $3 s; next: read the log of the service 'k3s'" >&2
         exit 1
     fi
     sleep 1
 done
 
-sed 's#server: https://[^ ]*#server: https://k3s:6443#' "$kubeconfig" >"$3"
+cat "$certificate"

@@ -1,5 +1,6 @@
 """The door of the module: from a model directory to a modelcar, a cluster, an endpoint, evidence."""
 
+import secrets
 import uuid
 from typing import Annotated
 
@@ -221,13 +222,16 @@ class Servepath:
 async def start_cluster(gateway_class: str, mirror: str) -> Cluster:
     """Start the services of a cluster of our own, and install the platform on it; stop them if that fails."""
     run_id = uuid.uuid4().hex[:12]
+    token = secrets.token_hex(32)
+    administrator = dag.set_secret(f"servepath-token-{run_id}", token)
     registry = node.registry(mirror)
-    server = await node.k3s(run_id, registry, mirror).start()
+    server = await node.k3s(run_id, administrator, registry, mirror).start()
     services = [server, registry]
     try:
         tools = workbench(mirror).with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
         addresses = Addresses(node.REGISTRY, node.GATEWAY_URL, gateway_class)
-        kubeconfig = await node.kubeconfig(run_id, server, mirror)
+        authority = await node.certificate(run_id, administrator, server, mirror)
+        kubeconfig = dag.set_secret(f"servepath-kubeconfig-{run_id}", node.kubeconfig(token, authority))
         cluster = clusters.connect(tools, kubeconfig, addresses, mirror, services)
         return await cluster.with_platform()
     except dagger.DaggerError:

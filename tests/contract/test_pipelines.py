@@ -54,6 +54,9 @@ ENDPOINT = plain(
 """What `servepath deploy --json` prints."""
 
 
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
 def commands(node: Node) -> list[list[str]]:
     """The commands of a container's pipeline, in order."""
     return [list(arguments["args"]) for arguments in node.named("withExec")]
@@ -79,9 +82,9 @@ def standard_output(node: Node, _: Call) -> str:
 
 
 def contents(node: Node, _: Call) -> str:
-    """What a file holds: a kubeconfig, the result of `servepath modelcar`, or a report's summary."""
+    """What a file holds: a certificate, the result of `servepath modelcar`, or a report's summary."""
     if commands(node)[-1][0] == "sh":
-        return "apiVersion: v1\nkind: Config\n"
+        return CERTIFICATE
     return json.dumps(MODELCAR) if "modelcar.json" in str(node) else "# Report"
 
 
@@ -181,8 +184,15 @@ def test_cluster_is_k3s_with_every_remedy(session: Session) -> None:
     assert session.node(server.named("withServiceBinding")[0]["service"]) == registry
     mirrors = json.loads(server.named("withNewFile")[0]["contents"])["mirrors"]
     assert mirrors == {"registry.localhost:5000": {"endpoint": ["http://registry.localhost:5000"]}}
-    assert server.named("withMountedCache")[-1]["sharing"] == "LOCKED"
-    assert {mount["path"] for mount in server.named("withMountedTemp")} >= {"/var/lib/kubelet", "/var/log"}
+    kept = {mount["path"]: mount.get("sharing") for mount in server.named("withMountedCache")}
+    assert kept == {
+        "/var/servepath/certificates": None,
+        "/var/lib/rancher/k3s": "LOCKED",
+        "/var/lib/rancher/k3s/agent/containerd": "LOCKED",
+    }
+    in_memory = {mount["path"] for mount in server.named("withMountedTemp")}
+    assert in_memory >= {"/run", "/var/lib/kubelet", "/var/log"}
+    assert in_memory >= {"/var/lib/rancher/k3s/server", "/var/lib/rancher/k3s/agent"}  # k3s's own keys
     assert [port["port"] for port in server.named("withExposedPort")] == [6443, 80]
 
 
@@ -245,11 +255,26 @@ def test_cluster_is_started_and_its_kubeconfig_is_its_own(session: Session) -> N
     paths = [session.node(state["services"][0]).named("asService")[0]["args"][0] for state in (first, second)]
     assert paths[0] != paths[1]
     assert len(session.engine.asked("start")) == 2
-    assert session.engine.asked("stdout") == []  # its output would be in the log of the call
     ready = [commands(node)[-1] for node in session.engine.asked("contents")]
     assert [command[2] for command in ready] == paths
     mounted = session.node(first["tools"]).named("withMountedSecret")
     assert mounted == [{"path": "/run/servepath/kubeconfig", "source": first["kubeconfig"]}]
+
+
+def test_the_administrator_of_a_cluster_is_known_to_nobody_else(session: Session) -> None:
+    state = session.invoke("Servepath", "cluster", {})
+    server = session.node(state["services"][0])
+    (ready,) = session.engine.asked("contents")
+    (mounted,) = {mount["source"] for node in (server, ready) for mount in node.named("withMountedSecret")}
+    token = session.node(mounted).named("setSecret")[0]["plaintext"]
+    kubeconfig = json.loads(session.node(state["kubeconfig"]).named("setSecret")[0]["plaintext"])
+    assert kubeconfig["users"] == [{"name": "servepath", "user": {"token": token}}]
+    (cluster,) = (one["cluster"] for one in kubeconfig["clusters"])
+    assert cluster["server"] == "https://k3s:6443"
+    assert base64.b64decode(cluster["certificate-authority-data"]).decode() == CERTIFICATE
+    sent = {name: str(node) for name, node in session.engine._nodes.items() if node.type_name != "Secret"}
+    assert [name for name, pipeline in sent.items() if token in pipeline] == []
+    assert all(token not in str(node) for node, _ in session.engine.leaves if node.type_name != "Secret")
 
 
 def test_the_platform_is_installed_on_a_new_cluster_only(session: Session, cluster: dict[str, Any]) -> None:

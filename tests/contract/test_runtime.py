@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from main import node
 from tests.contract.fake_engine import TOKEN, FakeEngine, serve
@@ -22,7 +24,24 @@ if TYPE_CHECKING:
 SCRIPTS = Path(node.__file__).parent
 # This machine may withhold CAP_SYS_RESOURCE; the entry point is to go on then, for a node image that does without.
 RESTRICTED = {"SERVEPATH_OOM_SCORE_ADJ": "restricted"}
-KUBECONFIG = "clusters:\n- cluster:\n    server: https://10.87.0.4:6443\n  name: default\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+# What k3s does of which the entry point takes notice: it writes a kubeconfig with a key in it.
+K3S = """\
+echo "$@"
+while [ "$1" != --write-kubeconfig ]; do shift; done
+cat >"$2" <<EOF
+clusters:
+- cluster:
+    certificate-authority-data: %s
+users:
+- user:
+    client-key-data: a-key
+EOF
+until [ -s "$CERTIFICATE" ]; do sleep 0.1; done
+cat /var/lib/rancher/k3s/server/tokens.csv
+stat --format=%%a /var/lib/rancher/k3s/server/tokens.csv
+ls /var/lib/rancher/k3s
+"""
 
 
 def run_script(name: str, arguments: list[str], programs: Path) -> subprocess.CompletedProcess[str]:
@@ -59,22 +78,23 @@ def test_the_runtime_registers_the_module(schema: graphql.GraphQLSchema, tmp_pat
     assert len(registered.named("withEnum")) == 3
 
 
-def test_ready_writes_a_kubeconfig_for_use_beside_the_node(tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(KUBECONFIG)
-    program(tmp_path, "kubectl", f'[ "$*" = "--kubeconfig {kubeconfig} get --raw /readyz" ]')
-    ready = tmp_path / "ready"
-    done = run_script("k3s-ready.sh", [str(kubeconfig), "5", str(ready)], tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert ready.read_text() == KUBECONFIG.replace("10.87.0.4", "k3s")
+def test_ready_gives_the_authority_once_the_api_answers_the_token(tmp_path: Path) -> None:
+    certificate = tmp_path / "run.crt"
+    certificate.write_text(CERTIFICATE)
+    program(tmp_path, "kubectl", f'[ "$3 $4 $5" = "get --raw /readyz" ] && cat "$2" >{tmp_path}/kubeconfig')
+    done = run_script("k3s-ready.sh", [str(certificate), "/etc/servepath/token", "5"], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, CERTIFICATE, "")
+    used = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+    assert used["clusters"][0]["cluster"] == {"server": "https://k3s:6443", "certificate-authority": str(certificate)}
+    assert used["users"][0]["user"] == {"tokenFile": "/etc/servepath/token"}
 
 
-@pytest.mark.parametrize(("content", "answer"), [("", "exit 0"), (KUBECONFIG, "exit 1")])
+@pytest.mark.parametrize(("content", "answer"), [("", "exit 0"), (CERTIFICATE, "exit 1")])
 def test_ready_gives_up_when_its_time_is_over(tmp_path: Path, content: str, answer: str) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(content)
+    certificate = tmp_path / "run.crt"
+    certificate.write_text(content)
     program(tmp_path, "kubectl", answer)
-    done = run_script("k3s-ready.sh", [str(kubeconfig), "1", str(tmp_path / "ready")], tmp_path)
+    done = run_script("k3s-ready.sh", [str(certificate), "/etc/servepath/token", "1"], tmp_path)
     assert done.returncode == 1
     assert "did not answer /readyz within 1 s; next:" in done.stderr
 
@@ -99,13 +119,16 @@ def enter_node(
     directory: Path, cgroups: Path, settings: dict[str, str] | None = None, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run the entry point in a mount namespace with a cgroup directory, state and programs of ours."""
-    program(directory, "k3s", 'echo "$@"')
+    program(directory, "k3s", K3S % base64.b64encode(CERTIFICATE.encode()).decode())
     program(directory, "ip", "echo '    inet 10.87.0.4/16 brd 10.87.255.255 scope global eth0'")
     # The entry point deletes an earlier cluster's state: a developer's own k3s must be out of its sight.
-    hidden = "mount -t tmpfs none /var/lib && mount -t tmpfs none /etc && mount --bind"
-    enter = f'{hidden} {cgroups} /sys/fs/cgroup && PATH={directory}:$PATH exec sh {SCRIPTS}/k3s-entrypoint.sh "$@"'
-    command = [*before, "unshare", "--mount", "sh", "-c", enter, "sh", "/kubeconfigs/run.yaml", "--debug"]
-    environment = os.environ | (RESTRICTED if settings is None else settings)
+    (directory / "token").write_text("a-token")
+    hidden = "mount -t tmpfs none /var/lib && mkdir -p /var/lib/rancher/k3s/storage/pvc-of-an-earlier-cluster"
+    shown = f"mount --bind {cgroups} /sys/fs/cgroup"
+    enter = f'{hidden} && {shown} && PATH={directory}:$PATH exec sh {SCRIPTS}/k3s-entrypoint.sh "$@"'
+    arguments = [str(directory / "run.crt"), str(directory / "token"), "--debug"]
+    command = [*before, "unshare", "--mount", "sh", "-c", enter, "sh", *arguments]
+    environment = os.environ | {"CERTIFICATE": arguments[0]} | (RESTRICTED if settings is None else settings)
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
 
 
@@ -114,8 +137,12 @@ def test_the_node_prepares_cgroups_and_starts_k3s(tmp_path: Path) -> None:
     done = enter_node(tmp_path, unified(tmp_path, "cpuset cpu io memory pids"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("server --bind-address 10.87.0.4 --egress-selector-mode disabled --tls-san k3s ")
-    assert "--write-kubeconfig /kubeconfigs/run.yaml" in done.stdout
-    assert done.stdout.endswith("--debug\n")
+    flags, token, mode, kept = done.stdout.splitlines()
+    assert flags.endswith("--debug")
+    assert "--kube-apiserver-arg token-auth-file=/var/lib/rancher/k3s/server/tokens.csv" in flags
+    assert (token, mode) == ("a-token,servepath,servepath,system:masters", "600")
+    assert kept == "server"  # nothing of an earlier cluster's volumes
+    assert (tmp_path / "run.crt").read_text() == CERTIFICATE
     assert (tmp_path / "cgroup/cgroup.subtree_control").read_text() == "+cpuset +cpu +io +memory +pids\n"
     assert (tmp_path / "cgroup/init/cgroup.procs").exists()
 

@@ -1,7 +1,8 @@
 """`k3s server`, as far as the module uses it, with the programs of the embedded node behind it.
 
-What is k3s's own interface: its flags, port 6443, the kubeconfig that it writes, `registries.yaml`, and a gateway that
-answers on the node's port 80. KServe and Envoy Gateway are there when the kubeconfig is: an installed platform.
+What is k3s's own interface: its flags, port 6443, the kubeconfig that it writes, `registries.yaml`, where keys, images
+and volumes are kept, and a gateway that answers on the node's port 80. KServe and Envoy Gateway are there when the
+kubeconfig is: an installed platform.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 import json
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -35,18 +37,18 @@ def main() -> None:
     parser.add_argument("--bind-address", required=True)
     parser.add_argument("--tls-san", required=True)
     parser.add_argument("--write-kubeconfig", required=True, type=Path)
+    parser.add_argument("--kube-apiserver-arg", action="append", default=[], metavar="NAME=VALUE")
     options, _ = parser.parse_known_args()
-    anyio.run(serve, options.bind_address, options.tls_san, options.write_kubeconfig)
+    programs = with_api_server_flags(PREPARED / "kubernetes", options.kube_apiserver_arg)
+    anyio.run(serve, programs, options.bind_address, options.tls_san, options.write_kubeconfig)
 
 
-async def serve(address: str, name: str, kubeconfig: Path) -> None:
+async def serve(programs: Path, address: str, name: str, kubeconfig: Path) -> None:
     """Start the node and its platform, write the kubeconfig, and stay."""
-    layout = Layout(cache=STATE)
-    shutil.rmtree(layout.run, ignore_errors=True)
-    layout.run.mkdir(parents=True)
+    layout = as_k3s_keeps_it(STATE)
     _prepare_machine()
     cgroups.create(layout.cgroup)
-    running = await node.start(layout, PREPARED / "kubernetes", names=(name, address))
+    running = await node.start(layout, programs, names=(name, address))
     say("the node is ready")
     write_mirrors(layout.run / "registries", REGISTRIES)
     files = envoy_gateway.GatewayFiles(
@@ -63,6 +65,33 @@ async def serve(address: str, name: str, kubeconfig: Path) -> None:
     text = re.sub(r"server: https://\S+", f"server: https://{address}:6443", text)
     await anyio.Path(kubeconfig).write_text(text)
     await anyio.sleep_forever()
+
+
+def as_k3s_keeps_it(state: Path) -> Layout:
+    """Give the node's folders: keys below `server`, images below `agent`, volumes in `storage`."""
+    layout = Layout(cache=state / "server")
+    for inside, kept in (
+        (layout.containerd, state / "agent/containerd"),
+        (layout.registry, state / "registry"),
+        (layout.run / "volumes", state / "storage"),
+    ):
+        kept.mkdir(parents=True, exist_ok=True)
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        inside.symlink_to(kept)
+    return layout
+
+
+def with_api_server_flags(programs: Path, flags: list[str]) -> Path:
+    """Give a folder of the same programs, in which kube-apiserver has further flags."""
+    folder = Path(tempfile.mkdtemp())
+    for program in programs.iterdir():
+        (folder / program.name).symlink_to(program)
+    server = folder / "kube-apiserver"
+    server.unlink()
+    further = shlex.join(f"--{flag}" for flag in flags)
+    server.write_text(f'#!/bin/sh\nexec {programs / "kube-apiserver"} "$@" {further}\n')
+    server.chmod(0o755)
+    return folder
 
 
 def write_mirrors(folder: Path, registries: Path) -> None:
