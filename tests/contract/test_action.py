@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.contract.test_workflows import PINNED, UNTRUSTED, VERSIONED, WORKFLOWS
+from tests.contract.test_workflows import OWN_ACTION, PINNED, RELEASED_ACTION, UNTRUSTED, VERSIONED, WORKFLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "ci/github/servepath"
@@ -86,9 +85,14 @@ def test_a_failed_check_is_an_annotation(tmp_path: Path) -> None:
 
 def test_the_workflow_to_copy_uses_the_action_and_its_inputs() -> None:
     workflow = yaml.safe_load((ROOT / "ci/github/e2e.yml").read_text())
-    (step,) = [one for one in workflow["jobs"]["e2e"]["steps"] if "/servepath@" in one["uses"]]
-    assert re.fullmatch(r"OWNER/servepath/ci/github/servepath@[0-9a-f]{40}", step["uses"])
+    (step,) = [one for one in workflow["jobs"]["e2e"]["steps"] if one["uses"] == RELEASED_ACTION]
     assert set(step["with"]) <= set(ACTION["inputs"])
+
+
+def test_this_project_runs_the_action_of_its_own_commit() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert OWN_ACTION in {one.get("uses") for one in workflow["jobs"]["dagger"]["steps"]}
+    assert (ROOT / OWN_ACTION / "action.yml").is_file()
 
 
 def actionlint(*paths: Path) -> subprocess.CompletedProcess[str]:

@@ -41,6 +41,15 @@ def test_the_example_runs_on_the_same_engine() -> None:
     assert len(versions) == 1
 
 
+def test_the_example_s_lock_holds_what_its_project_wants() -> None:
+    project = tomllib.loads((ROOT / "examples/python/pyproject.toml").read_text())
+    locked = tomllib.loads((ROOT / "examples/python/uv.lock").read_text())
+    (constraint,) = project["tool"]["uv"]["constraint-dependencies"]
+    assert [one["name"] + one["specifier"] for one in locked["manifest"]["constraints"]] == [constraint]
+    (example,) = (one for one in locked["package"] if one["name"] == project["project"]["name"])
+    assert [one["name"] for one in example["dependencies"]] == project["project"]["dependencies"]
+
+
 def test_renovate_sees_every_pinned_image_of_the_lock() -> None:
     images = [entry["image"] for entry in yaml.safe_load(LOCK)["images"].values()]
     tagged = {image.partition("@")[0].rpartition(":")[2] for image in images if re.search(r":[^/@]+@", image)}

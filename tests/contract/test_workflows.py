@@ -1,6 +1,7 @@
 """Workflows: actions pinned by commit, least permissions, one run at a time, no untrusted text in a script."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 WORKFLOWS = sorted([*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("ci/github/*.yml")])
 PINNED = re.compile(r"^[\w.-]+/[\w./-]+@[0-9a-f]{40}$")
 VERSIONED = re.compile(r"uses: *\S+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 OWN_ACTION = "./ci/github/servepath"
 """Of the very commit that is checked out: it needs no pin."""
+RELEASED_ACTION = f"OWNER/servepath/ci/github/servepath@v{VERSION}"
+"""What a user's copy names: the release that the copied file is part of, whose commit it cannot hold."""
 UNTRUSTED = re.compile(r"\$\{\{[^}]*github\.(event|head_ref|ref_name|actor)")
 
 
@@ -25,7 +29,7 @@ def problems(text: str) -> list[str]:
         if "uses:" in line
         and not line.lstrip().startswith("#")
         and not VERSIONED.search(line)
-        and OWN_ACTION not in line
+        and line.rpartition("uses: ")[2] not in {OWN_ACTION, RELEASED_ACTION}
     ]
     if workflow.get("permissions") != {"contents": "read"}:
         found.append("permissions are not exactly contents: read")
@@ -35,7 +39,7 @@ def problems(text: str) -> list[str]:
         if "timeout-minutes" not in job:
             found.append(f"job {name} has no timeout")
         for step in job["steps"]:
-            if "uses" in step and not (PINNED.match(step["uses"]) or step["uses"] == OWN_ACTION):
+            if "uses" in step and not (PINNED.match(step["uses"]) or step["uses"] in {OWN_ACTION, RELEASED_ACTION}):
                 found.append(f"{step['uses']} is not pinned by commit")
             if UNTRUSTED.search(step.get("run", "")):
                 found.append(f"job {name} puts text of an event into a script")
@@ -63,6 +67,8 @@ def test_there_are_workflows_for_the_project_and_for_users() -> None:
         ("concurrency:", "x-concurrency:", "concurrency"),
         ("timeout-minutes:", "x-timeout-minutes:", "timeout"),
         ("persist-credentials: false", "persist-credentials: true", "token"),
+        (RELEASED_ACTION, "OWNER/servepath/ci/github/servepath@v0.0.1", "no version"),
+        (RELEASED_ACTION, "OWNER/servepath/ci/github/servepath@main", "not pinned"),
         ("uses: OWNER/", "run: echo ${{ github.event.issue.title }} # uses: OWNER/", "event"),
     ],
 )
