@@ -177,6 +177,6 @@ async def test_docker_config_names_the_directory(tmp_path: Path, monkeypatch: py
     write(tmp_path, {"auths": {HOST: {"auth": auth("u:p")}}})
     async with open_registry(HOST, RegistryOptions()) as client:
         assert client.scheme == "https"
-        assert "p" not in repr(Credentials("u", "p")).replace("Credentials(username='u')", "")
+        assert "secret" not in repr(Credentials("u", "secret", "secret"))
     monkeypatch.delenv("DOCKER_CONFIG")
     assert docker_config_directory().name == ".docker"

@@ -70,7 +70,7 @@ class RegistryAuth(httpx.Auth):
     def _basic(self) -> str:
         if self._credentials is None or not self._credentials.username:
             return ""
-        pair = f"{self._credentials.username}:{self._credentials.password}"
+        pair = f"{self._credentials.username}:{self._credentials.present_password()}"
         return f"Basic {b64encode(pair.encode()).decode()}"
 
     def _token_request(self, challenge: dict[str, str], url: httpx.URL) -> httpx.Request:

@@ -29,11 +29,23 @@ _TOKEN_USER = "<token>"  # noqa: S105 - the user name with which helpers mark an
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name and password for one registry, or an identity token; the secrets are kept out of `repr`."""
+    """A user name and password for one registry, or an identity token; the secrets are kept out of `repr`.
+
+    Attributes:
+        username: empty for an identity token.
+        password: its password.
+        identity_token: what a token service takes instead of both.
+        password_file: where the password is instead, read each time it is needed: a short-lived one is renewed there.
+    """
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+    password_file: Path | None = None
+
+    def present_password(self) -> str:
+        """Give the password as it is now."""
+        return self.password if self.password_file is None else self.password_file.read_text().strip()
 
 
 def docker_config_directory() -> Path:
