@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from httpx2.websockets import WebSocketUpgradeError
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod
 
@@ -34,6 +35,36 @@ def show_pod(tools: Tools, pod: Json) -> str:
     """Give the kubectl line that shows a pod as it is."""
     metadata = pod["metadata"]
     return kubectl(tools.context.cluster, "-n", metadata["namespace"], "get", "pod", metadata["name"], "-o", "yaml")
+
+
+def exec_line(tools: Tools, pod: Json, container: str, script: str) -> str:
+    """Give the kubectl line that runs a shell script in a pod's container."""
+    metadata = pod["metadata"]
+    where = ("-n", metadata["namespace"], "exec", metadata["name"], "-c", container)
+    return kubectl(tools.context.cluster, *where, "--", "sh", "-c", script)
+
+
+async def execute(tools: Tools, pod: Json, container: str, script: str) -> tuple[int, str]:
+    """Run a shell script in a pod's container; gives its exit code and what it wrote to stderr.
+
+    Raises:
+        ClusterError: the API server or the kubelet refuses.
+    """
+    metadata = pod["metadata"]
+    try:
+        answer = await tools.kube.exec(
+            metadata["name"],
+            namespace=metadata["namespace"],
+            container=container,
+            command=["sh", "-c", script],
+            stderr=True,
+        )
+    except WebSocketUpgradeError as error:
+        raise ClusterError(
+            f"exec in {container} was refused with {error.response.status_code}",
+            next_command=exec_line(tools, pod, container, script),
+        ) from error
+    return answer.exit_code, str(answer.stderr or "")
 
 
 def show_routes(tools: Tools, endpoint: Endpoint) -> str:

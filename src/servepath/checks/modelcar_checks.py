@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from httpx2.websockets import WebSocketUpgradeError
-
 from servepath.checks import pods
 from servepath.checks.context import Finding, Tools, finding
-from servepath.checks.kubernetes import kubectl, read_pod, show_pod
+from servepath.checks.kubernetes import exec_line, execute, read_pod, show_pod
 
 if TYPE_CHECKING:
     from servepath.cluster.objects import Json
@@ -80,24 +78,10 @@ async def modelcar_link_leads_to_the_model(tools: Tools, endpoint: Endpoint) -> 
     shared. Source: KServe v0.19.0, `modelcarCommand`; `sh` and `test` are in the modelcar's base image.
     """
     pod = await read_pod(tools, endpoint)
-    metadata = pod["metadata"]
-    look = kubectl(
-        tools.context.cluster,
-        *("-n", metadata["namespace"], "exec", metadata["name"], "-c", SIDECAR),
-        *("--", "ls", "-l", "/mnt/models", "/mnt/models/"),
-    )
-    try:
-        answer = await tools.kube.exec(
-            metadata["name"],
-            namespace=metadata["namespace"],
-            container=SIDECAR,
-            command=["sh", "-c", "test -L /mnt/models && test -r /mnt/models/config.json"],
-            stderr=True,
-        )
-    except WebSocketUpgradeError as error:
-        return finding([f"exec in {SIDECAR} was refused with {error.response.status_code}"], "", look)
-    problems = judge_link(answer.exit_code, str(answer.stderr or ""))
-    return finding(problems, "/mnt/models/config.json can be read", look)
+    script = "test -L /mnt/models && test -r /mnt/models/config.json"
+    exit_code, stderr = await execute(tools, pod, SIDECAR, script)
+    look = exec_line(tools, pod, SIDECAR, "ls -l /mnt/models /mnt/models/")
+    return finding(judge_link(exit_code, stderr), "/mnt/models/config.json can be read", look)
 
 
 def judge_link(exit_code: int, stderr: str) -> list[str]:

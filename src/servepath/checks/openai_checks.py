@@ -203,6 +203,20 @@ async def wrong_key_is_401(tools: Tools, endpoint: Endpoint) -> Finding:
     return replace(found, next_command=found.next_command.replace("$VLLM_API_KEY", WRONG_KEY))
 
 
+async def each_key_opens_its_own_path_alone(tools: Tools, raw: Endpoint, kserve: Endpoint) -> Finding:
+    """The key of each path answers 401 on the other.
+
+    Why: models share a gateway, and a key is what opens one of them. Skipped where both were deployed with one key.
+    """
+    if raw.api_key == kserve.api_key:
+        return Finding(Verdict.SKIP, "both paths were deployed with the same key")
+    for asked, other in ((raw, kserve), (kserve, raw)):
+        found = await _expect_status(tools, replace(get(asked, MODELS), key=other.api_key), (401,))
+        if found.verdict is not Verdict.PASS:
+            return replace(found, seen=f"the key of {other.path} on {asked.path}: {found.seen}")
+    return found
+
+
 async def _expect_status(tools: Tools, question: Question, statuses: tuple[int, ...]) -> Finding:
     response = await ask(tools, question)
     problems = [] if response.status_code in statuses else [f"{question.method} {question.path}: {shown(response)}"]

@@ -9,6 +9,7 @@ from servepath.checks import (
     cluster_checks,
     isolation_checks,
     modelcar_checks,
+    network_checks,
     openai_checks,
     parity_checks,
     route_checks,
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 CLUSTER_CHECKS: tuple[ClusterCheck, ...] = (
     cluster_checks.api_server_answers,
     cluster_checks.crds_are_served,
+    isolation_checks.namespace_enforces_pod_security,
 )
 
 PATH_CHECKS: tuple[PathCheck, ...] = (
     modelcar_checks.pod_runs_the_modelcar_built,
     isolation_checks.engine_is_offline,
+    network_checks.network_policy_isolates_the_engine,
     route_checks.route_timeout_is_as_asked,
     openai_checks.health_answers_200,
     openai_checks.models_names_the_model,
@@ -44,10 +47,13 @@ RAW_CHECKS: tuple[PathCheck, ...] = (isolation_checks.raw_pod_is_hardened,)
 KSERVE_CHECKS: tuple[PathCheck, ...] = (
     modelcar_checks.webhook_made_the_modelcar_form,
     modelcar_checks.modelcar_link_leads_to_the_model,
+    isolation_checks.kserve_pod_is_hardened,
+    network_checks.network_policy_is_enforced,
     canary_checks.canary_percent_is_refused,
 )
 
 PAIR_CHECKS: tuple[PairCheck, ...] = (
     parity_checks.same_modelcar_on_both_paths,
     parity_checks.same_engine_on_both_paths,
+    openai_checks.each_key_opens_its_own_path_alone,
 )

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from servepath.checks.asking import MODELS, Question, ask, get, shown
 from servepath.checks.context import Finding, Tools, finding
 from servepath.checks.kubernetes import read_routes, show_routes
-from servepath.evidence import Verdict
-from servepath.serving.model import Endpoint, ServingPath
 
 if TYPE_CHECKING:
     from servepath.cluster.objects import Json
+    from servepath.serving.model import Endpoint
 
-OPEN_PATHS = ("/metrics", "/docs")
+OPEN_PATHS = ("/metrics", "/docs", "/version")
 UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}")
 DURATION_PART = re.compile(r"([0-9]{1,5})(h|ms|m|s)")
@@ -33,17 +32,15 @@ async def wrong_host_is_404(tools: Tools, endpoint: Endpoint) -> Finding:
 
 
 async def open_paths_are_not_routed(tools: Tools, endpoint: Endpoint) -> Finding:
-    """The gateway answers 404 to /metrics and /docs.
+    """The gateway answers 404 to /metrics, /docs and /version.
 
-    Why: vLLM asks for no key there, so the route must not reach them. On the KServe path this is only reported:
-    KServe's own HTTPRoute matches `^/.*$`. Source: KServe v0.19.0, `httproute_reconciler.go`; vLLM 0.23.0 as seen.
+    Why: vLLM asks for no key there, so no route may reach them. KServe's own HTTPRoute matches `^/.*$`: on that path it
+    takes a second one. Source: KServe v0.19.0, `httproute_reconciler.go`; vLLM 0.23.0 as seen.
     """
     questions = [get(endpoint, path) for path in OPEN_PATHS]
     statuses = {question.path: (await ask(tools, question)).status_code for question in questions}
     seen = ", ".join(f"{path} {status}" for path, status in statuses.items())
     reached = [path for path, status in statuses.items() if status != HTTPStatus.NOT_FOUND]
-    if reached and endpoint.path is ServingPath.KSERVE:
-        return Finding(Verdict.SKIP, f"{seen}: KServe's own route ^/.*$ reaches them, and KServe decides that")
     return finding([seen] if reached else [], seen, questions[0].curl())
 
 

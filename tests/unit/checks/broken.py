@@ -121,6 +121,19 @@ def _other_directory(world: World) -> None:
     world.api.pods[RAW_APP]["spec"]["containers"][0]["env"][0]["value"] = objects.OTHER_DIGEST
 
 
+def _any_key(world: World) -> None:
+    world.kserve = replace(world.kserve, faults=frozenset({Fault.KEY_NOT_COMPARED}))
+
+
+def _kserve_routes_everything(world: World) -> None:
+    world.kserve = replace(world.kserve, faults=frozenset({Fault.EVERYTHING_ROUTED}))
+
+
+def policy(index: int, **values: Any) -> Callable[[World], None]:
+    """Fields of a NetworkPolicy have other values; 0 is raw's, 1 is KServe's."""
+    return lambda world: world.api.policies[index]["spec"].update(values)
+
+
 BROKEN: tuple[Broken, ...] = (
     Broken("api_server_answers", "cluster", lambda world: setattr(world.api, "phase", "Terminating"), "is Terminating"),
     Broken(
@@ -131,6 +144,80 @@ BROKEN: tuple[Broken, ...] = (
     ),
     Broken("crds_are_served", "cluster", _another_crd_version, "and not v1beta1"),
     Broken("crds_are_served", "cluster", _crd_not_established, "is not established"),
+    Broken(
+        "namespace_enforces_pod_security",
+        "cluster",
+        lambda world: world.api.namespace_labels.pop("pod-security.kubernetes.io/enforce"),
+        "enforces nothing",
+    ),
+    Broken(
+        "namespace_enforces_pod_security",
+        "cluster",
+        lambda world: world.api.namespace_labels.update({"pod-security.kubernetes.io/enforce": "privileged"}),
+        "enforces privileged",
+    ),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "raw",
+        lambda world: world.api.policies.clear(),
+        "no NetworkPolicy selects the pod for Ingress; no NetworkPolicy selects the pod for Egress",
+    ),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "kserve",
+        policy(1, podSelector={"matchLabels": {"app": "another"}}),
+        "no NetworkPolicy selects the pod for Ingress",
+    ),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "raw",
+        policy(0, policyTypes=["Ingress"]),
+        "no NetworkPolicy selects the pod for Egress",
+    ),
+    Broken("network_policy_isolates_the_engine", "raw", policy(0, ingress=[{}]), "qwen-raw admits everybody"),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "raw",
+        policy(0, ingress=[{"from": [{"namespaceSelector": {}}]}]),
+        "qwen-raw admits pods {} of namespaces {}",
+    ),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "raw",
+        policy(0, ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]),
+        "qwen-raw admits addresses 0.0.0.0/0",
+    ),
+    Broken(
+        "network_policy_isolates_the_engine",
+        "kserve",
+        policy(1, egress=[{"ports": [{"protocol": "UDP", "port": 53}]}]),
+        "qwen-kserve lets out to",
+    ),
+    Broken(
+        "network_policy_is_enforced",
+        "kserve",
+        lambda world: setattr(world.api, "exec_exit_code", 4),
+        "own port does not answer",
+    ),
+    Broken(
+        "network_policy_is_enforced",
+        "kserve",
+        lambda world: setattr(world.api, "exec_exit_code", 126),
+        "the probe ended with 126",
+    ),
+    Broken(
+        "network_policy_is_enforced",
+        "kserve",
+        lambda world: setattr(world.api, "exec_refusal", 403),
+        "exec in modelcar was refused with 403",
+    ),
+    Broken(
+        "kserve_pod_is_hardened", "kserve", security(KSERVE_APP, readOnlyRootFilesystem=False), "kserve-container lacks"
+    ),
+    Broken(
+        "kserve_pod_is_hardened", "kserve", pod_security(KSERVE_APP, runAsNonRoot=False), "modelcar lacks runAsNonRoot"
+    ),
+    Broken("each_key_opens_its_own_path_alone", "both", _any_key, "the key of raw on kserve: GET /v1/models: 200"),
     Broken("health_answers_200", "raw", fault(Fault.UNHEALTHY), "503"),
     Broken("models_names_the_model", "raw", fault(Fault.OTHER_MODEL_LISTED), "models ['other']"),
     Broken("chat_completion_answers", "raw", fault(Fault.COMPLETION_500), "EngineDeadError"),
@@ -154,7 +241,8 @@ BROKEN: tuple[Broken, ...] = (
     Broken("missing_key_is_401", "kserve", _kserve_open, "200"),
     Broken("wrong_key_is_401", "raw", fault(Fault.KEY_NOT_COMPARED), "200"),
     Broken("wrong_host_is_404", "raw", fault(Fault.ANY_HOST), "200"),
-    Broken("open_paths_are_not_routed", "raw", fault(Fault.EVERYTHING_ROUTED), "/metrics 200, /docs 200"),
+    Broken("open_paths_are_not_routed", "raw", fault(Fault.EVERYTHING_ROUTED), "/metrics 200, /docs 200, /version 200"),
+    Broken("open_paths_are_not_routed", "kserve", _kserve_routes_everything, "/metrics 200"),
     Broken(
         "route_timeout_is_as_asked", "kserve", lambda world: world.api.routes.clear(), "no HTTPRoute names the host"
     ),

@@ -54,7 +54,7 @@ class Engine:
         routed = request.path.startswith("/v1") or request.path == "/health"
         if not routed and Fault.EVERYTHING_ROUTED not in self.faults:
             return Response(404)
-        if request.path in {"/metrics", "/docs"}:
+        if request.path in {"/metrics", "/docs", "/version"}:
             return Response(200, b"open", "text/plain")
         if request.path == "/health":
             return Response(503 if Fault.UNHEALTHY in self.faults else 200)

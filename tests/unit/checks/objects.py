@@ -56,7 +56,12 @@ def kserve_pod() -> Json:
             *OFFLINE,
             {"name": "MODEL_INIT_MODE", "value": "async"},
         ],
-        "securityContext": {"runAsUser": 1010, "readOnlyRootFilesystem": True},
+        "securityContext": {
+            "runAsUser": 1010,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [{"name": "tmp", "mountPath": "/scratch"}, mnt],
     }
     return {
@@ -64,7 +69,13 @@ def kserve_pod() -> Json:
         "kind": "Pod",
         "metadata": _metadata("qwen-kserve-predictor-7d9c-x2x4z", app="isvc.qwen-kserve-predictor"),
         "spec": {
+            "automountServiceAccountToken": False,
             "shareProcessNamespace": True,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 1010,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "initContainers": [{"name": "modelcar-init", "image": MODELCAR, "args": ["sh", "-c", "[ -d /models ]"]}],
             "containers": [server, modelcar],
             "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "kserve-provision-location", "emptyDir": {}}],
@@ -144,6 +155,31 @@ def deployment(name: str, app: str) -> Json:
     }
 
 
+def network_policy(name: str, app: str) -> Json:
+    gateway = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kserve"}},
+        "podSelector": {
+            "matchExpressions": [
+                {
+                    "key": "gateway.networking.k8s.io/gateway-name",
+                    "operator": "In",
+                    "values": ["kserve-ingress-gateway"],
+                }
+            ]
+        },
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(name),
+        "spec": {
+            "podSelector": {"matchLabels": {"app": app}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [gateway], "ports": [{"protocol": "TCP", "port": 8080}]}],
+        },
+    }
+
+
 def route(name: str, host: str, timeout: str = "300s") -> Json:
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -192,9 +228,21 @@ class ApiServer:
         }
     )
     routes: list[Json] = field(default_factory=lambda: [route("qwen-raw", RAW_HOST), route("qwen-kserve", KSERVE_HOST)])
+    policies: list[Json] = field(
+        default_factory=lambda: [
+            network_policy("qwen-raw", "qwen-raw"),
+            network_policy("qwen-kserve", "isvc.qwen-kserve-predictor"),
+        ]
+    )
     crds: list[Json] = field(default_factory=crds)
     inference_services: list[Json] = field(default_factory=lambda: [inference_service()])
     phase: str = "Active"
+    namespace_labels: dict[str, str] = field(
+        default_factory=lambda: {
+            "app.kubernetes.io/managed-by": "servepath",
+            "pod-security.kubernetes.io/enforce": "baseline",
+        }
+    )
     exec_exit_code: int = 0
     exec_refusal: int = 0
 
@@ -204,7 +252,8 @@ class ApiServer:
             found = self.deployments.get(path.rpartition("/")[2])
             return json_response(200, found) if found else _not_found(path)
         if path == f"/api/v1/namespaces/{NAMESPACE}":
-            return json_response(200, {"metadata": {"name": NAMESPACE}, "status": {"phase": self.phase}})
+            metadata = {"name": NAMESPACE, "labels": self.namespace_labels}
+            return json_response(200, {"metadata": metadata, "status": {"phase": self.phase}})
         if path.startswith("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"):
             crd = next((one for one in self.crds if one["metadata"]["name"] == path.rpartition("/")[2]), None)
             return json_response(200, crd) if crd else _not_found(path)
@@ -213,6 +262,7 @@ class ApiServer:
         lists = {
             f"/api/v1/namespaces/{NAMESPACE}/pods": [pod for app, pod in self.pods.items() if app in request.query],
             f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/httproutes": self.routes,
+            f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies": self.policies,
             f"/apis/serving.kserve.io/v1beta1/namespaces/{NAMESPACE}/inferenceservices": self.inference_services,
         }
         if path in lists:

@@ -10,6 +10,7 @@ import pytest
 
 from servepath.checks import smoke
 from servepath.checks.context import Finding
+from servepath.checks.openai_checks import each_key_opens_its_own_path_alone
 from servepath.checks.run import PlannedCheck, plan, run_all, run_one
 from servepath.errors import ClusterError, UsageError
 from servepath.evidence import CheckResult, Verdict
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-
-SKIPPED_ON_KSERVE = {"open_paths_are_not_routed"}
 
 
 def planned(call: Callable[[], Awaitable[Finding]], name: str = "one") -> PlannedCheck:
@@ -37,17 +36,48 @@ async def test_a_good_world_passes_every_check(tmp_path: Path) -> None:
     assert [(one.name, one.subject) for one in results] == order
     assert sorted(map(str, progress)) == sorted(map(str, results))
     assert [(one.name, one.seen) for one in results if one.verdict is Verdict.FAIL] == []
-    skipped = {one.name for one in results if one.verdict is Verdict.SKIP}
-    assert skipped == SKIPPED_ON_KSERVE
+    assert [one.name for one in results if one.verdict is Verdict.SKIP] == []
     assert all(one.expected and one.seen and not one.next_command for one in results)
 
 
-async def test_what_kserve_decides_is_said_and_not_judged(tmp_path: Path) -> None:
-    async with running(World(), tmp_path) as tools:
-        results = await smoke(tools.context, lambda _: None)
-    found = next(one for one in results if (one.name, one.subject) == ("open_paths_are_not_routed", "kserve"))
+async def result_of(world: World, folder: Path, name: str, subject: str) -> CheckResult:
+    async with running(world, folder) as tools:
+        return await run_one(
+            next(one for one in plan(tools) if (one.name, one.subject) == (name, subject)), tools.context
+        )
+
+
+async def test_what_kserve_leaves_out_of_its_own_containers_is_said(tmp_path: Path) -> None:
+    found = await result_of(World(), tmp_path, "kserve_pod_is_hardened", "kserve")
+    assert found.verdict is Verdict.PASS
+    assert "but modelcar-init lacks readOnlyRootFilesystem, modelcar-init lacks allowPrivilegeEscalation" in found.seen
+
+
+@pytest.mark.parametrize(("exit_code", "reason"), [(5, "nothing in this cluster enforces"), (3, "has no nc")])
+async def test_policies_that_nothing_enforces_are_skipped_with_the_reason(
+    exit_code: int, reason: str, tmp_path: Path
+) -> None:
+    world = World()
+    world.api.exec_exit_code = exit_code
+    found = await result_of(world, tmp_path, "network_policy_is_enforced", "kserve")
     assert found.verdict is Verdict.SKIP
-    assert found.seen.startswith("/metrics 200, /docs 200: KServe's own route")
+    assert reason in found.seen
+
+
+async def test_somebody_elses_namespace_without_pod_security_is_skipped(tmp_path: Path) -> None:
+    world = World()
+    world.api.namespace_labels.clear()
+    found = await result_of(world, tmp_path, "namespace_enforces_pod_security", "cluster")
+    assert (found.verdict, "servepath did not make it" in found.seen) == (Verdict.SKIP, True)
+
+
+async def test_two_paths_of_one_key_are_not_asked_for_each_others(tmp_path: Path) -> None:
+    async with running(World(), tmp_path) as tools:
+        raw, kserve = tools.context.raw, tools.context.kserve
+        assert raw is not None
+        assert kserve is not None
+        found = await each_key_opens_its_own_path_alone(tools, raw, replace(kserve, api_key=raw.api_key))
+    assert found.verdict is Verdict.SKIP
 
 
 async def test_a_model_that_cannot_know_is_not_asked(tmp_path: Path) -> None:
@@ -82,7 +112,7 @@ async def test_no_api_server_is_a_failure_with_a_kubectl_line(tmp_path: Path) ->
         nobody = write_kubeconfig(tmp_path, "http://127.0.0.1:1")
         cluster = replace(tools.context.cluster, kubeconfig=nobody)
         results = await smoke(replace(tools.context, cluster=cluster, raw=None, kserve=None), lambda _: None)
-    assert [one.verdict for one in results] == [Verdict.FAIL, Verdict.FAIL]
+    assert {one.verdict for one in results} == {Verdict.FAIL}
     assert all("ConnectError" in one.seen for one in results)
     assert all(one.next_command.startswith(f"kubectl --kubeconfig {nobody}") for one in results)
 

@@ -15,7 +15,7 @@ from servepath.checks.context import CheckContext, Finding, PathCheck, Tools
 from servepath.cluster.model import Cluster
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
 from tests.unit.checks import objects
-from tests.unit.checks.engine import Engine, Fault
+from tests.unit.checks.engine import Engine
 from tests.unit.checks.loopback import Request, Response, serving
 from tests.unit.checks.objects import ApiServer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODEL = "smollm2-135m-instruct"
 KEY = "k3y-that-nobody-prints"
+KSERVE_KEY = "an0ther-k3y-that-nobody-prints"
 # Everything here is plain HTTP: loading the machine's certificates for each test would be most of its time.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 PROFILE = Profile("tiny", "1", "2", "4Gi", "8Gi", 1, 1024, 600, 300)
@@ -37,9 +38,7 @@ class World:
 
     api: ApiServer = field(default_factory=ApiServer)
     raw: Engine = field(default_factory=lambda: Engine(objects.RAW_HOST, MODEL, KEY))
-    kserve: Engine = field(
-        default_factory=lambda: Engine(objects.KSERVE_HOST, MODEL, KEY, faults=frozenset({Fault.EVERYTHING_ROUTED}))
-    )
+    kserve: Engine = field(default_factory=lambda: Engine(objects.KSERVE_HOST, MODEL, KSERVE_KEY))
 
     def gateway(self, request: Request) -> Response:
         engine = self.kserve if request.headers["host"] == self.kserve.host else self.raw
@@ -85,7 +84,7 @@ def endpoint(path: ServingPath, gateway_url: str) -> Endpoint:
         modelcar_digest=objects.MODELCAR_DIGEST,
         engine_image=objects.ENGINE,
         ready_s=1.0,
-        api_key=KEY,
+        api_key=KEY if raw else KSERVE_KEY,
     )
 
 
