@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from servepath.bench.model import BenchPlan
@@ -15,21 +16,10 @@ from servepath.errors import UsageError
 if TYPE_CHECKING:
     from servepath.bench.model import Comparison
     from servepath.bench.slo import Slo, SloResult
+    from servepath.serving.slots import Slot
 
 DEFAULT_STEPS_PERCENT = (5, 25, 50, 100)
 FULL_PERCENT = 100
-
-
-class Slot(StrEnum):
-    """One of the two places that a model is served from; which of them is the stable one is written on the route."""
-
-    BLUE = "blue"
-    GREEN = "green"
-
-    @property
-    def other(self) -> Slot:
-        """The slot beside it."""
-        return Slot.GREEN if self is Slot.BLUE else Slot.BLUE
 
 
 class Decision(StrEnum):
@@ -75,7 +65,8 @@ class CanaryPlan:
             promoted when the whole interval of both is below.
         max_error_rate: share of failed requests of the canary above which it is rolled back.
         slo: objectives of the canary, None for none.
-        bench: the load of the paired measurement; `budget_s` and `precision_percent` are the hold's own.
+        bench: the load of the paired measurement. A hold takes blocks for its time: `blocks`, `budget_s` and
+            `precision_percent` say nothing here.
         client: the load through the stable hostname.
         lease_s: a controller that did not renew its hold on the route for so long is taken for dead, in seconds.
     """
@@ -86,7 +77,7 @@ class CanaryPlan:
     max_slowdown_percent: float = 20.0
     max_error_rate: float = 0.0
     slo: Slo | None = None
-    bench: BenchPlan = field(default_factory=BenchPlan)
+    bench: BenchPlan = field(default_factory=lambda: BenchPlan(requests_per_block=1))
     client: ClientPlan = field(default_factory=ClientPlan)
     lease_s: float = 15.0
 
@@ -97,7 +88,7 @@ class CanaryPlan:
             UsageError: the steps do not rise to 100, or a time, rate or share is out of its range.
         """
         steps = self.steps_percent
-        rising = all(before < after for before, after in zip(steps, steps[1:], strict=False))
+        rising = all(before < after for before, after in pairwise(steps))
         if not steps or not rising or steps[0] < 0 or steps[-1] != FULL_PERCENT:
             raise UsageError(
                 f"the steps are {','.join(map(str, steps)) or 'empty'}",

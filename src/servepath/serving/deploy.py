@@ -19,7 +19,7 @@ from servepath.serving.render import CLOSED, GatewayRef, engine_container, host_
 from servepath.serving.stopped import is_stopped, switch_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lightkube import AsyncClient
 
@@ -112,8 +112,22 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
     return objects
 
 
-async def apply_kserve(client: AsyncClient, cluster: Cluster, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
+async def apply_kserve(
+    client: AsyncClient,
+    cluster: Cluster,
+    spec: ServingSpec,
+    api_key: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[Json, ...]:
     """Apply the KServe path's objects and its Secret, and await nothing. A service that was stopped is started by it.
+
+    Args:
+        client: the Kubernetes client.
+        cluster: where.
+        spec: what is served.
+        api_key: the key that the engine will demand.
+        labels: more labels of the InferenceService.
 
     Returns:
         The objects as applied, the Secret not among them.
@@ -127,6 +141,7 @@ async def apply_kserve(client: AsyncClient, cluster: Cluster, spec: ServingSpec,
     for obj in objects:
         if obj["kind"] == "InferenceService":
             obj["spec"]["predictor"]["annotations"] = version
+            obj["metadata"]["labels"] |= labels or {}
     await _apply_all(client, objects)
     for obj in objects:
         if obj["kind"] == "InferenceService":

@@ -70,7 +70,7 @@ async def expectation_of(client: AsyncClient, engine: Json, path: ServingPath, p
             selector=pod_labels(engine, path),
             container=container,
             host=await _host_of_route(client, engine) if path is ServingPath.RAW else "",
-            model=_model_name(container, engine),
+            model=model_name(container, engine),
             timeout_s=profile.startup_timeout_s,
             request_timeout_s=min(profile.request_timeout_s, FIRST_COMPLETION_S),
             patience_s=profile.patience_s,
@@ -88,8 +88,8 @@ async def _found(
     spec = ServingSpec(
         namespace=namespace,
         name=object_name.removesuffix(f"-{path}"),
-        served_model_name=_model_name(container, engine),
-        modelcar_reference=_modelcar_reference(engine, path),
+        served_model_name=model_name(container, engine),
+        modelcar_reference=modelcar_reference(engine, path),
         engine_image=container["image"],
         profile=profile,
         domain=host.partition(".")[2],
@@ -174,7 +174,12 @@ async def api_key_of(client: AsyncClient, engine: Json, path: ServingPath) -> st
     return ""
 
 
-def _model_name(container: Mapping[str, Any], engine: Json) -> str:
+def model_name(container: Mapping[str, Any], engine: Json) -> str:
+    """Give the name that an engine is told to serve its model under.
+
+    Raises:
+        ClusterError: it is told none.
+    """
     for argument in container.get("args", ()):
         if argument.startswith(_MODEL_NAME):
             return str(argument.removeprefix(_MODEL_NAME))
@@ -186,7 +191,8 @@ def _model_name(container: Mapping[str, Any], engine: Json) -> str:
     )
 
 
-def _modelcar_reference(engine: Json, path: ServingPath) -> str:
+def modelcar_reference(engine: Json, path: ServingPath) -> str:
+    """Give the modelcar that a path was deployed with, `host/repository@sha256:…`."""
     if path is ServingPath.RAW:
         return str(engine["spec"]["template"]["spec"]["initContainers"][0]["image"])
     variables = {one["name"]: one.get("value", "") for one in engine_container(engine, path)["env"]}

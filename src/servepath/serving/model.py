@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from servepath.serving.slots import SLOT_HEADER, Slot
+
 
 class ServingPath(StrEnum):
     """How a model is served."""
@@ -82,6 +84,7 @@ class Endpoint:
         modelcar_digest: digest of the model it was deployed with.
         engine_image: the engine's image reference.
         ready_s: seconds from apply to the first completion.
+        slot: asks this slot of the KServe path, whatever the weights of its canary; None asks the stable hostname.
     """
 
     path: ServingPath
@@ -94,10 +97,12 @@ class Endpoint:
     engine_image: str
     ready_s: float
     api_key: str = field(default="", repr=False)
+    slot: Slot | None = None
 
     def headers(self) -> dict[str, str]:
         """Give the headers that every request to it carries."""
-        return request_headers(self.host, self.api_key)
+        chosen = {SLOT_HEADER: str(self.slot)} if self.slot else {}
+        return {**request_headers(self.host, self.api_key), **chosen}
 
 
 def request_headers(host: str, api_key: str) -> dict[str, str]:

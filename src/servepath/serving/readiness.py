@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -17,13 +17,15 @@ from servepath.serving.completion import Attempt
 from servepath.serving.model import ServingPath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from anyio.abc import TaskGroup
     from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
     from servepath.cluster.objects import Json
+
+T = TypeVar("T")
 
 _LOG_LINES = 20
 _LINE_CHARACTERS = 300
@@ -73,22 +75,52 @@ async def await_ready(client: AsyncClient, cluster: Cluster, expected: Expectati
         ClusterError: with the real cause (image pull, crash with its last log lines, unschedulable, a webhook's
             refusal, ReconcileFailed), or with the last state seen when the budget is spent.
     """
+
+    async def work(progress: _Progress) -> str:
+        await _roll_out(client, expected, progress)
+        return await _serve_first(client, cluster, expected, api_key, progress)
+
+    return await _unless_hopeless(client, expected, api_key, work, wanted="completion")
+
+
+async def await_rolled_out(client: AsyncClient, expected: Expectation, api_key: str) -> None:
+    """Await that a path's engine is ready in all its pods; whether a route leads there is left open.
+
+    Raises:
+        ClusterError: with the real cause, as of `await_ready`.
+    """
+
+    async def work(progress: _Progress) -> None:
+        await _roll_out(client, expected, progress)
+
+    await _unless_hopeless(client, expected, api_key, work, wanted="ready pods")
+
+
+async def _unless_hopeless(
+    client: AsyncClient,
+    expected: Expectation,
+    api_key: str,
+    work: Callable[[_Progress], Awaitable[T]],
+    *,
+    wanted: str,
+) -> T:
+    """Do the work within the budget, and give up as soon as the path cannot become ready."""
     progress = _Progress()
-    hosts: list[str] = []
+    done: list[T] = []
     try:
         with anyio.move_on_after(expected.timeout_s):
             async with anyio.create_task_group() as group:
                 _watch_for_causes(group, client, expected)
-                hosts.append(await _serve_first(client, cluster, expected, api_key, progress))
+                done.append(await work(progress))
                 group.cancel_scope.cancel()
     except BaseExceptionGroup as errors:
         raise _without_key(_first_cluster_error(errors), api_key) from None
-    if hosts:
-        return hosts[0]
+    if done:
+        return done[0]
     spent = ClusterError(
-        f"no completion in {expected.timeout_s:.0f} s; {progress.last()}",
+        f"no {wanted} in {expected.timeout_s:.0f} s; {progress.last()}",
         where=f"{expected.path.value} path, {expected.namespace}/{expected.name}",
-        expected="one completion through the gateway",
+        expected=f"{wanted} in time",
         next_command=f"kubectl -n {expected.namespace} describe pods -l {_selector(expected)}",
     )
     raise _without_key(spent, api_key)
@@ -106,9 +138,7 @@ class _Progress:
         return f"awaited {self.awaited}" + (f"; last seen: {seen}" if seen else "")
 
 
-async def _serve_first(
-    client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str, progress: _Progress
-) -> str:
+async def _roll_out(client: AsyncClient, expected: Expectation, progress: _Progress) -> None:
     latest: list[Json | None] = [None]
     progress.awaited = f"the rollout of Deployment {expected.deployment}"
     progress.seen = lambda: describe(latest[0])
@@ -119,30 +149,37 @@ async def _serve_first(
             return None
         return True if is_rolled_out(deployment, expected.container) else None
 
-    def ready_host(service: Json | None) -> str | None:
-        latest[0] = service
-        return host_when_ready(service) if service is not None else None
-
-    budget_s = expected.timeout_s
     await until(
         client,
         "Deployment",
         expected.namespace,
         expected.deployment,
         rolled_out,
-        timeout_s=budget_s,
+        timeout_s=expected.timeout_s,
         expected="rolled out",
     )
+
+
+async def _serve_first(
+    client: AsyncClient, cluster: Cluster, expected: Expectation, api_key: str, progress: _Progress
+) -> str:
+    latest: list[Json | None] = [None]
+
+    def ready_host(service: Json | None) -> str | None:
+        latest[0] = service
+        return host_when_ready(service) if service is not None else None
+
     host = expected.host
     if expected.path is ServingPath.KSERVE:
         progress.awaited = f"InferenceService {expected.name}"
+        progress.seen = lambda: describe(latest[0])
         host = await until(
             client,
             "InferenceService",
             expected.namespace,
             expected.name,
             ready_host,
-            timeout_s=budget_s,
+            timeout_s=expected.timeout_s,
             expected="Ready",
         )
     attempt = Attempt(cluster.gateway_url, host, expected.model, api_key, expected.request_timeout_s)

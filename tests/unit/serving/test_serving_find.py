@@ -31,8 +31,8 @@ async def engine_of(spec: ServingSpec, path: ServingPath) -> dict[str, Any]:
 @pytest.mark.parametrize("path", list(ServingPath))
 async def test_model_and_engine_are_read_from_what_is_rendered(spec: ServingSpec, path: ServingPath) -> None:
     engine = await engine_of(spec, path)
-    assert find._modelcar_reference(engine, path) == spec.modelcar_reference
-    assert find._model_name(engine_container(engine, path), engine) == spec.served_model_name
+    assert find.modelcar_reference(engine, path) == spec.modelcar_reference
+    assert find.model_name(engine_container(engine, path), engine) == spec.served_model_name
     assert engine_container(engine, path)["image"] == spec.engine_image
 
 
@@ -41,7 +41,7 @@ async def test_an_engine_that_is_not_told_its_models_name_is_refused(spec: Servi
     container = engine_container(engine, ServingPath.RAW)
     container["args"] = [one for one in container["args"] if not one.startswith("--served-model-name")]
     with pytest.raises(ClusterError, match="is not told its model's name"):
-        find._model_name(container, engine)
+        find.model_name(container, engine)
 
 
 @pytest.mark.parametrize("path", list(ServingPath))
@@ -52,6 +52,6 @@ async def test_an_object_that_was_changed_is_one_error_that_names_it(spec: Servi
     else:
         engine["spec"]["predictor"] = {"model": {"modelFormat": {"name": "huggingface"}}}
     with pytest.raises(ClusterError, match="not as servepath deploys it") as caught, find._as_deployed(engine):
-        find._modelcar_reference(engine, path)
+        find.modelcar_reference(engine, path)
     assert caught.value.where == f"{spec.namespace}/{engine['metadata']['name']}"
     assert caught.value.next_command

@@ -1,0 +1,258 @@
+"""The canary as one call: from a model that serves to the next one, or back to exactly what was there."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import anyio
+
+from servepath.canary.gateway import await_taken, prove
+from servepath.canary.held import HeldRoute, create_route, is_led, new_holder, now, refused, with_holder
+from servepath.canary.lead import Lead
+from servepath.canary.load import ClientLoad
+from servepath.canary.model import CanaryPlan, CanaryResult, Outcome
+from servepath.canary.stable import Stable, find_stable
+from servepath.canary.state import Canary, Phase, RouteState, begun
+from servepath.cluster.client import kubernetes
+from servepath.errors import UsageError
+from servepath.serving.render import GatewayRef, check_spec
+from servepath.serving.slots import Slot, slot_spec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from lightkube import AsyncClient
+
+    from servepath.canary.lead import Gate
+    from servepath.cluster.model import Cluster
+    from servepath.serving.model import Profile, ServingSpec
+
+SUPERSEDED = "another model was asked for before it came to its end"
+ASKED_FOR = "asked for"
+
+
+async def run_canary(
+    cluster: Cluster,
+    spec: ServingSpec,
+    plan: CanaryPlan | None = None,
+    *,
+    gate: Gate | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CanaryResult:
+    """Lead a model to all of the traffic of a stable hostname, step by step, or roll it back by itself.
+
+    The stable slot must serve, as `servepath deploy --path kserve` leaves it: the first call takes its hostname over
+    without touching it. The model is deployed into the other slot, proved by the slot's header, and given its share of
+    the traffic step by step; each step is held while a constant load of clients and the paired measurement run.
+    Promoted, the canary is the stable slot as it is, and the one before is stopped. Rolled back, the stable slot serves
+    as before, it was never touched, and the canary's slot is deleted.
+
+    All state is on the HTTPRoute `<name>-stable`. A call finds there what a killed one left: with the same model it
+    goes on from there, with another one it first rolls back what is under way. Cancelled, it rolls back.
+
+    Args:
+        cluster: where.
+        spec: what the canary is to serve: name, namespace and profile of the stable one, with another modelcar.
+        plan: steps, holds and what is allowed.
+        gate: called with the endpoint of the canary's slot before any client meets it, and again behind the last step;
+            a ServepathError that it raises rolls the canary back.
+        progress: is told what is done next, in words.
+
+    Returns:
+        How it ended, promoted or rolled back, with all evidence. A canary that is rolled back raises nothing.
+
+    Raises:
+        UsageError: the spec cannot be, or is not of the model that is served under the name.
+        PromotionRefusedError: another controller leads a canary; nothing was changed.
+        ClusterError: the stable slot does not serve, or the cluster does not follow; the next call goes on.
+    """
+    plan = plan or CanaryPlan()
+    check_spec(slot_spec(spec, Slot.GREEN))
+    began_s = anyio.current_time()
+    async with kubernetes(cluster) as client:
+        stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
+        _check_same_model(stable, spec)
+        await prove(stable.endpoint)
+        calling = _Call(cluster, client, spec, plan, stable, began_s, progress or _quiet, gate)
+        async with calling.client_load() as load:
+            lead, resumed = await calling.take(load)
+            async with lead.held.renewing(plan.lease_s):
+                over = await lead.to_the_end()
+    return calling.result(lead, over, resumed=resumed)
+
+
+async def adopt(cluster: Cluster, namespace: str, name: str, profile: Profile) -> Stable:
+    """Put the route of the stable hostname in front of what serves, if it is not there yet. Nothing is restarted.
+
+    The hostname is the one that KServe's own route has had all along; by the Gateway API the exact paths of the new
+    route go before KServe's regular expression, so clients stay as they are.
+
+    Raises:
+        ClusterError: nothing serves under the name, or the gateway does not take the route.
+    """
+    async with kubernetes(cluster) as client:
+        stable = await find_stable(client, cluster, namespace, name, profile)
+        return await _adopted(client, cluster, stable)
+
+
+async def roll_back(
+    cluster: Cluster, namespace: str, name: str, profile: Profile, *, progress: Callable[[str], None] | None = None
+) -> CanaryResult | None:
+    """Roll back the canary that is under way, whoever leads it: a controller that still lives cannot write any more.
+
+    Returns:
+        How it ended (one that was promoted already stays so), None where none is under way.
+
+    Raises:
+        ClusterError: nothing serves under the name, or the cluster does not follow; the next call goes on.
+    """
+    plan = CanaryPlan()
+    began_s = anyio.current_time()
+    async with kubernetes(cluster) as client:
+        stable = await find_stable(client, cluster, namespace, name, profile)
+        if stable.state is None or stable.state.canary is None:
+            return None
+        calling = _Call(cluster, client, stable.spec, plan, stable, began_s, progress or _quiet, None)
+        lead = await calling.go_on(stable.state, ClientLoad(stable.endpoint, plan.client, began_s))
+        async with lead.held.renewing(plan.lease_s):
+            over = await lead.roll_back(ASKED_FOR)
+    return calling.result(lead, over, resumed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call: what it was given, and what it found."""
+
+    cluster: Cluster
+    client: AsyncClient
+    spec: ServingSpec
+    plan: CanaryPlan
+    stable: Stable
+    began_s: float
+    progress: Callable[[str], None]
+    gate: Gate | None
+
+    @asynccontextmanager
+    async def client_load(self) -> AsyncIterator[ClientLoad]:
+        """Send the clients' load while the block runs."""
+        load = ClientLoad(self.stable.endpoint, self.plan.client, self.began_s)
+        async with anyio.create_task_group() as group:
+            group.start_soon(load.run)
+            yield load
+            load.end()
+
+    async def take(self, load: ClientLoad) -> tuple[Lead, bool]:
+        """Hold the route with the canary that was asked for: one that was left, or a new one.
+
+        Returns:
+            Who leads it, and whether an earlier call had begun it.
+
+        Raises:
+            PromotionRefusedError: another controller leads one.
+        """
+        state = self.stable.state or (await _adopted(self.client, self.cluster, self.stable)).state
+        if state is not None and state.canary is not None:
+            if await is_led(self.client, self.spec, state, self.plan.lease_s):
+                raise refused(self.spec, state)
+            lead = await self.go_on(state, load)
+            if state.canary.modelcar == self.spec.modelcar_reference:
+                self.progress(f"go on with the canary {state.canary.id}, which was left {state.canary.phase}")
+                return lead, True
+            async with lead.held.renewing(self.plan.lease_s):
+                await lead.roll_back(SUPERSEDED)
+            state = lead.held.state
+        return await self._begin(state or RouteState(Slot.BLUE), load), False
+
+    async def go_on(self, state: RouteState, load: ClientLoad) -> Lead:
+        """Hold a canary that is under way. Its steps are those that it was begun with."""
+        held = self._held(state)
+        await held.move(with_holder(state, new_holder()))
+        return self._lead(held, load)
+
+    def result(self, lead: Lead, over: Canary, *, resumed: bool) -> CanaryResult:
+        """Put together what came of it."""
+        return CanaryResult(
+            id=over.id,
+            outcome=Outcome.PROMOTED if over.phase is Phase.PROMOTED else Outcome.ROLLED_BACK,
+            cause=over.cause,
+            plan=lead.plan,
+            host=self.stable.endpoint.host,
+            stable_digest=over.replaced.partition("@")[2],
+            canary_digest=over.modelcar.partition("@")[2],
+            canary_slot=over.slot,
+            steps=tuple(lead.steps),
+            weights=tuple(lead.weights),
+            requests=lead.load.requests,
+            resumed=resumed,
+            duration_s=anyio.current_time() - self.began_s,
+        )
+
+    async def _begin(self, state: RouteState, load: ClientLoad) -> Lead:
+        time = now()
+        canary = Canary(
+            id=uuid4().hex[:12],
+            slot=state.stable.other,
+            modelcar=self.spec.modelcar_reference,
+            steps_percent=self.plan.steps_percent,
+            started=time,
+            holder=new_holder(),
+            renewed=time,
+            replaced=self.stable.spec.modelcar_reference,
+        )
+        held = self._held(state)
+        await held.move(begun(state, canary))
+        return self._lead(held, load)
+
+    def _held(self, state: RouteState) -> HeldRoute:
+        return HeldRoute(self.client, self.spec, _gateway_of(self.cluster), state)
+
+    def _lead(self, held: HeldRoute, load: ClientLoad) -> Lead:
+        canary = held.state.canary
+        steps = canary.steps_percent if canary else self.plan.steps_percent
+        return Lead(
+            cluster=self.cluster,
+            client=self.client,
+            spec=self.spec,
+            plan=replace(self.plan, steps_percent=steps),
+            stable=self.stable,
+            held=held,
+            load=load,
+            began_s=self.began_s,
+            progress=self.progress,
+            gate=self.gate,
+        )
+
+
+async def _adopted(client: AsyncClient, cluster: Cluster, stable: Stable) -> Stable:
+    if stable.state is not None:
+        return stable
+    state = await create_route(client, stable.spec, _gateway_of(cluster), (stable.endpoint.host,))
+    await await_taken(stable.endpoint, state.revision)
+    return replace(stable, state=state)
+
+
+def _gateway_of(cluster: Cluster) -> GatewayRef:
+    return GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
+
+
+def _check_same_model(stable: Stable, spec: ServingSpec) -> None:
+    """Refuse to put another model behind a name that clients ask for.
+
+    Raises:
+        UsageError: the spec has another served model name.
+    """
+    if spec.served_model_name != stable.spec.served_model_name:
+        raise UsageError(
+            f"the stable slot serves {stable.spec.served_model_name!r}, the canary would serve "
+            f"{spec.served_model_name!r}",
+            where="canary",
+            expected="the same served model name: clients ask for it",
+        )
+
+
+def _quiet(what: str) -> None:
+    """Say nothing."""
+    del what

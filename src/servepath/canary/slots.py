@@ -1,0 +1,99 @@
+"""A slot from its making to its end: deployed without a route of KServe's own, drained, and put away."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx2
+from lightkube.resources.core_v1 import Pod
+
+from servepath.canary.state import Phase
+from servepath.cluster.client import errors_of
+from servepath.cluster.wait import conditions
+from servepath.serving.deploy import apply_kserve, delete, expect_kserve
+from servepath.serving.model import ServingPath
+from servepath.serving.readiness import await_rolled_out
+from servepath.serving.render import object_name
+from servepath.serving.slots import slot_name, slot_spec
+from servepath.serving.switch import stop
+
+if TYPE_CHECKING:
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+    from servepath.serving.model import ServingSpec
+    from servepath.serving.slots import Slot
+
+CLUSTER_LOCAL = {"networking.kserve.io/visibility": "cluster-local"}
+"""KServe then makes no HTTPRoute. Only for a service that is not there yet, or is stopped: KServe copies the labels of
+an InferenceService to its pods, so on one that serves this would be a restart (KServe v0.19.0,
+pkg/controller/v1beta1/inferenceservice/components/predictor.go:450 and ingress/httproute_reconciler.go:1026)."""
+
+_UNDER_WAY = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_ENGINE_PORT = 8080
+_POLL_S = 0.5
+
+
+async def deploy_slot(client: AsyncClient, cluster: Cluster, spec: ServingSpec, slot: Slot, api_key: str) -> None:
+    """Deploy a model into a slot and await that its engine is ready. No request can reach it yet.
+
+    Raises:
+        UsageError: the spec cannot be.
+        ClusterError: with the real cause.
+    """
+    its = slot_spec(spec, slot)
+    objects = await apply_kserve(client, cluster, its, api_key, labels=CLUSTER_LOCAL)
+    await await_rolled_out(client, expect_kserve(its, objects), api_key)
+
+
+async def await_drained(client: AsyncClient, spec: ServingSpec, slot: Slot) -> None:
+    """Await that the engine of a slot has no request under way, which the gateway leads nobody to any more.
+
+    Asked of the engine itself, through the API server. Where it does not tell (it is gone, or nobody may ask it), the
+    longest time that the route gives a request is awaited: behind it the gateway has ended every one.
+    """
+    labels = {"serving.kserve.io/inferenceservice": object_name(slot_spec(spec, slot), ServingPath.KSERVE)}
+    with anyio.move_on_after(spec.profile.request_timeout_s):
+        while True:
+            if not await _under_way(client, spec.namespace, labels):
+                return
+            # An engine tells of no event: it can only be asked again.
+            await anyio.sleep(_POLL_S)
+
+
+async def put_away(cluster: Cluster, spec: ServingSpec, slot: Slot, phase: Phase) -> None:
+    """Stop the slot that a promoted canary replaced, or delete the one of a canary that was rolled back.
+
+    Raises:
+        ClusterError: the API server refuses, or its pods are still there after three minutes.
+    """
+    if phase is Phase.PROMOTED:
+        await stop(cluster, spec.namespace, slot_name(spec.name, slot), ServingPath.KSERVE)
+    else:
+        await delete(cluster, spec.namespace, slot_name(spec.name, slot), (ServingPath.KSERVE,))
+
+
+async def _under_way(client: AsyncClient, namespace: str, labels: dict[str, str]) -> bool:
+    """Tell whether a ready pod has, or may have, a request under way."""
+    with errors_of(f"pods in {namespace}"):
+        pods = [pod.to_dict() async for pod in client.list(Pod, namespace=namespace, labels=dict(labels))]
+    ready = [pod["metadata"]["name"] for pod in pods if _is_ready(pod)]
+    return any([await _requests_of(client, namespace, name) for name in ready])
+
+
+def _is_ready(pod: dict[str, object]) -> bool:
+    ready = conditions(pod).get("Ready")
+    return ready is not None and ready.status == "True"
+
+
+async def _requests_of(client: AsyncClient, namespace: str, pod: str) -> bool:
+    # lightkube 1.0.1 has no call for a pod's proxy: the request is made as it makes its own.
+    http = client._client._client  # noqa: SLF001
+    try:
+        answer = await http.get(f"/api/v1/namespaces/{namespace}/pods/{pod}:{_ENGINE_PORT}/proxy/metrics")
+    except httpx2.HTTPError:
+        return True
+    counts = [float(value) for value in _UNDER_WAY.findall(answer.text)]
+    return not answer.is_success or not counts or sum(counts) > 0

@@ -1,0 +1,204 @@
+"""The moves of a canary: killed at whatever moment, the weights are those of a step, or one slot has all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servepath.canary.model import CanaryPlan
+from servepath.canary.route import read_state, read_weights, render_route
+from servepath.canary.state import (
+    Canary,
+    Phase,
+    RouteState,
+    begun,
+    deployed,
+    finished,
+    held_by,
+    rolled_back,
+    stepped,
+)
+from servepath.errors import ClusterError, UsageError
+from servepath.serving.model import ServingSpec
+from servepath.serving.profiles import CPU
+from servepath.serving.render import GatewayRef
+from servepath.serving.slots import Slot
+
+OLD, NEW = (f"registry/model@sha256:{digit * 64}" for digit in "ab")
+SPEC = ServingSpec("servepath", "model", "model", NEW, f"registry/engine@sha256:{'e' * 64}", CPU)
+
+steps = st.sets(st.integers(0, 99), max_size=5).map(lambda found: (*sorted(found), 100))
+slots = st.sampled_from(Slot)
+
+
+def canary(slot: Slot, steps_percent: tuple[int, ...] = (5, 100)) -> Canary:
+    return Canary("id", slot, NEW, steps_percent, "2026-01-01", "me", "2026-01-01", OLD)
+
+
+def walked(state: RouteState, moves: int) -> RouteState:
+    """The state after so many moves of a canary that is promoted in the end."""
+    for _ in range(moves):
+        if state.canary is None or state.canary.is_over:
+            break
+        state = deployed(state) if state.canary.phase is Phase.DEPLOYING else stepped(state)
+    return state
+
+
+states = st.builds(
+    lambda stable, its, moves: walked(begun(RouteState(stable), canary(stable.other, its)), moves),
+    slots,
+    steps,
+    st.integers(0, 9),
+)
+
+
+@given(states)
+def test_the_weights_are_a_whole_and_the_canarys_share_is_one_of_its_steps(state: RouteState) -> None:
+    weights = state.weights
+    assert sum(weights.values()) == 100
+    assert state.canary is not None
+    share = weights.get(state.canary.slot, 0)
+    assert share == state.canary_percent
+    assert share in {0, 100, *state.canary.steps_percent}
+
+
+@given(states, st.text(max_size=20))
+def test_rolled_back_from_anywhere_the_stable_slot_has_everything(state: RouteState, cause: str) -> None:
+    before = state.canary
+    assert before is not None
+    back = rolled_back(state, cause)
+    if before.is_over:
+        assert back == state
+    else:
+        assert back.weights == {state.stable: 100}
+        assert back.canary is not None
+        assert (back.canary.phase, back.canary.cause) == (Phase.ROLLING_BACK, cause)
+        assert back.revision == state.revision + 1
+    assert finished(rolled_back(back, "again")).weights == back.weights
+
+
+@given(steps, slots)
+def test_a_promoted_canary_is_the_stable_slot_without_another_move(
+    steps_percent: tuple[int, ...], stable: Slot
+) -> None:
+    promoted = walked(begun(RouteState(stable), canary(stable.other, steps_percent)), 99)
+    assert promoted.canary is not None
+    assert promoted.canary.phase is Phase.PROMOTED
+    assert finished(promoted) == RouteState(stable.other, None, promoted.revision)
+    assert finished(promoted).weights == {stable.other: 100}
+
+
+@given(states)
+def test_no_move_changes_what_is_routed_without_a_new_revision(state: RouteState) -> None:
+    assert state.canary is not None
+    following = [held_by(state, "other", "later"), rolled_back(state, "")]
+    if not state.canary.is_over:
+        following.append(walked(state, 1))
+    else:
+        following.append(finished(state))
+    for then in following:
+        assert then.revision > state.revision or then.weights == state.weights
+
+
+def test_a_second_canary_cannot_begin() -> None:
+    state = begun(RouteState(Slot.BLUE), canary(Slot.GREEN))
+    with pytest.raises(ValueError, match="another canary"):
+        begun(state, canary(Slot.GREEN))
+    with pytest.raises(ValueError, match="stable one"):
+        begun(RouteState(Slot.BLUE), canary(Slot.BLUE))
+
+
+@dataclass(slots=True)
+class World:
+    """A route that outlives its controllers, and how much of its life is left to the present one."""
+
+    state: RouteState
+    writes_left: int = 0
+    seen: list[dict[Slot, int]] = field(default_factory=list)
+
+    def write(self, state: RouteState) -> None:
+        """Write, or be killed before it."""
+        if not self.writes_left:
+            raise KilledError
+        self.writes_left -= 1
+        self.state = state
+        self.seen.append(state.weights)
+
+    def lead(self, is_good: bool) -> None:  # noqa: FBT001 - the one thing that a canary is
+        """Lead what is there to its end, as `Lead.to_the_end` does."""
+        while self.state.canary is not None:
+            state = self.state
+            if self.state.canary.is_over:
+                self.write(finished(state))
+            elif self.state.canary.phase is Phase.DEPLOYING:
+                self.write(deployed(state))
+            else:
+                self.write(stepped(state) if is_good else rolled_back(state, "bad"))
+
+
+class KilledError(Exception):
+    """A controller was killed."""
+
+
+@given(steps, slots, st.booleans(), st.lists(st.integers(0, 4), max_size=12))
+def test_killed_at_any_moment_the_next_call_promotes_or_rolls_back(
+    steps_percent: tuple[int, ...],
+    stable: Slot,
+    is_good: bool,  # noqa: FBT001 - given by hypothesis
+    lives: list[int],
+) -> None:
+    world = World(begun(RouteState(stable), canary(stable.other, steps_percent)))
+    for life in (*lives, 99):
+        world.writes_left = life
+        try:
+            world.lead(is_good)
+        except KilledError:
+            continue
+    assert world.state.canary is None
+    assert world.state.weights == {stable.other if is_good else stable: 100}
+    allowed = [{stable: 100}, {stable.other: 100}]
+    allowed += [{stable: 100 - share, stable.other: share} for share in {0, *steps_percent}]
+    assert [weights for weights in world.seen if weights not in allowed] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("moves", range(6))
+@pytest.mark.parametrize("stable", Slot)
+async def test_a_route_is_read_back_as_the_state_it_was_made_of(moves: int, stable: Slot) -> None:
+    state = walked(begun(RouteState(stable), canary(stable.other, (5, 50, 100))), moves)
+    state = rolled_back(state, "two\nlines") if moves == 4 else state
+    route = await render_route(SPEC, GatewayRef("gateways", "public"), ("a.test",), state)
+    assert read_state(route) == state
+    assert read_weights(route) == state.weights
+    assert route["spec"]["parentRefs"][0]["namespace"] == "gateways"
+    assert {rule["timeouts"]["request"] for rule in route["spec"]["rules"]} == {"300s"}
+
+
+@pytest.mark.anyio
+async def test_a_route_whose_weights_somebody_changed_is_not_taken_for_ours() -> None:
+    state = walked(begun(RouteState(Slot.BLUE), canary(Slot.GREEN)), 2)
+    route = await render_route(SPEC, GatewayRef(), ("a.test",), state)
+    route["spec"]["rules"][-1]["backendRefs"][1]["weight"] = 50
+    with pytest.raises(ClusterError, match="weights are blue 95, green 50 and not blue 95, green 5"):
+        read_state(route)
+    del route["metadata"]["annotations"]["servepath.dev/stable-slot"]
+    with pytest.raises(ClusterError, match="annotations cannot be read"):
+        read_state(route)
+
+
+@pytest.mark.parametrize("wrong", [(), (5, 25), (25, 5, 100), (5, 5, 100), (-1, 100), (5, 101)])
+def test_steps_that_do_not_rise_to_100_are_refused(wrong: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="steps"):
+        CanaryPlan(steps_percent=wrong)
+
+
+def test_a_plan_out_of_range_is_refused() -> None:
+    for name, value in {"hold_s": 0.0, "lease_s": -1.0, "max_extensions": -1, "max_error_rate": float("nan")}.items():
+        with pytest.raises(UsageError, match=name):
+            CanaryPlan(**{name: value})  # type: ignore[arg-type]
+    plan = CanaryPlan()
+    with pytest.raises(UsageError, match="rate_per_s"):
+        replace(plan, client=replace(plan.client, rate_per_s=0))
