@@ -60,6 +60,7 @@ class RunInfo:
         command: the command line, secrets never included.
         node: facts of the node: CPU model, cores, memory, kernel, kubelet version.
         peak_memory_bytes: the most memory that this process of servepath held (`ru_maxrss`); 0 when it is not known.
+        manifests_digest: digest of the manifests, as `servepath.manifests.manifests_digest` gives it.
     """
 
     git_revision: str
@@ -68,3 +69,4 @@ class RunInfo:
     command: str
     node: dict[str, Any] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    manifests_digest: str = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servepath.evidence import RunInfo
-from servepath.manifests import manifests_directory
+from servepath.manifests import LOCK, manifests_digest, manifests_directory
 from servepath.modelcar.plan import BuildOptions, source_date_epoch
 from servepath.platform import lock
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def lock_file() -> Path:
     """Give the lock of this checkout."""
-    return manifests_directory() / "lock.yaml"
+    return manifests_directory() / LOCK
 
 
 def base_image(given: str) -> str:
@@ -50,6 +50,7 @@ def run_info(command: str = "") -> RunInfo:
         lock_digest=f"sha256:{hashlib.sha256(lock_file().read_bytes()).hexdigest()}",
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command or shlex.join(["servepath", *sys.argv[1:]]),
+        manifests_digest=manifests_digest(),
     )
 
 

@@ -7,6 +7,8 @@ import pytest
 from servepath.cluster.client import kubernetes
 from servepath.cluster.model import Cluster
 from tests.unit.cli.conftest import write_kubeconfig
+from tests.unit.modelcar.conftest import base, faults, model, options, registry, repository  # noqa: F401 - fixtures
+from tests.unit.modelcar.registries import running_registry
 from tests.unit.promotion.api_server import World, api_server
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The registry that a modelcar comes from."""
+    with running_registry(tmp_path_factory.mktemp("laptop")) as host:
+        yield host
 
 
 @pytest.fixture

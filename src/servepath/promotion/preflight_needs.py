@@ -1,0 +1,121 @@
+"""What the rendered objects will ask of a cluster: pods with their requests, and volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from lightkube.utils.quantity import parse_quantity
+
+from servepath.serving.render import INSTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+GPU = "nvidia.com/gpu"
+_SIDECAR = {"cpu": Decimal("0.01"), "memory": Decimal(15 * 2**20)}
+"""Of KServe's modelcar container (v0.19.0, the inferenceservice-config's storageInitializer: 10m and 15Mi)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodNeed:
+    """One pod that is to be scheduled.
+
+    Attributes:
+        name: of the object that makes it.
+        requests: by resource, in cores, bytes or pieces.
+        limits: likewise.
+        node_selector: the labels that its node must have.
+        tolerations: as in its pod spec.
+    """
+
+    name: str
+    requests: Mapping[str, Decimal]
+    limits: Mapping[str, Decimal]
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it asks for."""
+        return int(self.requests.get(GPU, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What is to be applied, and what it needs.
+
+    Attributes:
+        objects: the objects, as rendered.
+        pods: the pods that they make.
+        volume_bytes: of the volumes that they claim.
+    """
+
+    objects: tuple[Mapping[str, Any], ...]
+    pods: tuple[PodNeed, ...]
+    volume_bytes: tuple[int, ...]
+
+    @property
+    def instances(self) -> frozenset[str]:
+        """The `app.kubernetes.io/instance` of what is replaced: with Recreate its pods go first."""
+        return frozenset(labels_of(obj).get(INSTANCE, "") for obj in self.objects) - {""}
+
+
+def needs_of(objects: Sequence[Mapping[str, Any]]) -> Needs:
+    """Read what Deployments, InferenceServices and claims ask for."""
+    claims = [obj["spec"]["resources"]["requests"]["storage"] for obj in objects if obj["kind"] == KIND_OF_CLAIM]
+    return Needs(
+        tuple(objects),
+        tuple(pod for obj in objects for pod in _pods_of(obj)),
+        tuple(int(quantity(claim)) for claim in claims),
+    )
+
+
+KIND_OF_CLAIM = "PersistentVolumeClaim"
+
+
+def labels_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
+    """Give an object's labels."""
+    return obj.get("metadata", {}).get("labels") or {}
+
+
+def quantity(text: Any) -> Decimal:
+    """Read a Kubernetes quantity, nothing as 0."""
+    return parse_quantity(str(text)) or Decimal(0) if text is not None else Decimal(0)
+
+
+def requests_of(pod: Mapping[str, Any], kind: str = "requests") -> dict[str, Decimal]:
+    """Give what a pod asks for: its containers together, or one init container if that asks for more."""
+    together: dict[str, Decimal] = {}
+    for container in pod.get("containers") or ():
+        for name, value in ((container.get("resources") or {}).get(kind) or {}).items():
+            together[name] = together.get(name, Decimal(0)) + quantity(value)
+    for container in pod.get("initContainers") or ():
+        for name, value in ((container.get("resources") or {}).get(kind) or {}).items():
+            together[name] = max(together.get(name, Decimal(0)), quantity(value))
+    return together
+
+
+def _pods_of(obj: Mapping[str, Any]) -> Iterator[PodNeed]:
+    if obj["kind"] == "Deployment":
+        pod, count = obj["spec"]["template"]["spec"], obj["spec"].get("replicas", 1)
+    elif obj["kind"] == "InferenceService":
+        pod, count = obj["spec"]["predictor"], obj["spec"]["predictor"].get("minReplicas", 1)
+    else:
+        return
+    requests, limits = requests_of(pod), requests_of(pod, "limits")
+    if obj["kind"] == "InferenceService":
+        requests, limits = _with_sidecar(requests), _with_sidecar(limits)
+    for _ in range(count):
+        yield PodNeed(
+            obj["metadata"]["name"],
+            requests,
+            limits,
+            pod.get("nodeSelector") or {},
+            tuple(pod.get("tolerations") or ()),
+        )
+
+
+def _with_sidecar(requests: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {**requests, **{name: requests.get(name, Decimal(0)) + value for name, value in _SIDECAR.items()}}

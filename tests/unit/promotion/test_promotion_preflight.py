@@ -1,0 +1,332 @@
+"""Preflight's judgements, each with a cluster in which the thing is there and one in which it is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servepath.errors import PromotionRefusedError
+from servepath.evidence import CheckResult, Verdict
+from servepath.gke.model import ArtifactRepository, GkeFacts, GkeTarget, NodePool, Quota
+from servepath.promotion.preflight import missing_of, refuse_missing
+from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
+from servepath.promotion.preflight_needs import Needs, needs_of
+from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas, metric_of
+from servepath.promotion.preflight_registry import check_registry
+from servepath.promotion.preflight_results import missing, there, untold
+
+KUBECTL = "kubectl --kubeconfig ./k"
+GIB = 2**30
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+TOLERATES = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+TARGET = GkeTarget("acme-models", "europe-west4", "models")
+L4 = NodePool(
+    name="l4",
+    machine_type="g2-standard-8",
+    accelerator_type="nvidia-l4",
+    accelerators=1,
+    is_autoscaled=True,
+    max_nodes=1,
+    disk_size_bytes=200 * 10**9,
+    taints=("nvidia.com/gpu=present:NoSchedule",),
+)
+
+
+def facts(*pools: NodePool, **changed: Any) -> GkeFacts:
+    return replace(GkeFacts(TARGET, "https://1.2.3.4", "", "1.34.1-gke.1", pools=pools), **changed)
+
+
+def deployment(name: str = "model-raw", gpus: int = 1, **pod: Any) -> dict[str, Any]:
+    amounts = {"cpu": "2", "memory": "12Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    container = {"name": "vllm", "resources": {"requests": amounts, "limits": amounts}}
+    labels = {"app.kubernetes.io/instance": name}
+    spec = {"containers": [container], "tolerations": [TOLERATES], **pod}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"replicas": 1, "template": {"spec": spec}},
+    }
+
+
+def claim(size: str = "10Gi") -> dict[str, Any]:
+    spec = {"resources": {"requests": {"storage": size}}}
+    return {"kind": "PersistentVolumeClaim", "metadata": {"name": "model-raw"}, "spec": spec}
+
+
+def node(name: str = "gpu-1", gpus: int = 1, disk: str = "100Gi", **changed: Any) -> dict[str, Any]:
+    allocatable = {"cpu": "7910m", "memory": "28Gi", "ephemeral-storage": disk}
+    status = {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "allocatable": allocatable | ({"nvidia.com/gpu": str(gpus)} if gpus else {}),
+    }
+    labels = {"cloud.google.com/gke-nodepool": "l4"} if gpus else {}
+    spec = {"taints": [GPU_TAINT] if gpus else []}
+    made: dict[str, Any] = {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
+    for key, value in changed.items():
+        made[key] = {**made[key], **value}
+    return made
+
+
+def pod_on(name: str, gpus: str = "1", instance: str = "somebody", phase: str = "Running") -> dict[str, Any]:
+    resources = {"requests": {"nvidia.com/gpu": gpus, "cpu": "100m"}}
+    return {
+        "metadata": {"labels": {"app.kubernetes.io/instance": instance}},
+        "spec": {"nodeName": name, "containers": [{"resources": resources}]},
+        "status": {"phase": phase},
+    }
+
+
+def placed(
+    objects: list[dict[str, Any]],
+    nodes: list[dict[str, Any]],
+    pods: list[dict[str, Any]] | None = None,
+    known: GkeFacts | None = None,
+) -> tuple[CheckResult, ...]:
+    needs = needs_of(objects)
+    return check_nodes(needs, rooms_of(nodes, pods or [], needs), KUBECTL, known)[0]
+
+
+def verdicts(results: tuple[CheckResult, ...]) -> list[str]:
+    return [str(result.verdict) for result in results]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "reason"),
+    [
+        ([], [], "no node is ready"),
+        ([node("cpu-1", gpus=0)], [], "cpu-1 has 0 nvidia.com/gpu free of 1"),
+        ([node()], [pod_on("gpu-1")], "gpu-1 has 0 nvidia.com/gpu free of 1"),
+        ([node(spec={"unschedulable": True})], [], "no node is ready"),
+        ([node(status={"conditions": [{"type": "Ready", "status": "False"}]})], [], "no node is ready"),
+        (
+            [node(spec={"taints": [{"key": "team", "value": "a", "effect": "NoExecute"}]})],
+            [],
+            "the taint team=a:NoExecute",
+        ),
+        (
+            [node(status={"allocatable": {"nvidia.com/gpu": "1", "cpu": "8", "memory": "8Gi"}})],
+            [],
+            "8.0 GiB memory free",
+        ),
+    ],
+    ids=["nothing", "no GPU", "taken", "cordoned", "not ready", "taint", "memory"],
+)
+def test_a_pod_without_a_node(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], reason: str) -> None:
+    (result,) = placed([deployment()], nodes, pods)
+    assert result.verdict is Verdict.FAIL
+    assert reason in result.seen
+    assert result.next_command.startswith(f"{KUBECTL} get nodes -o custom-columns=NAME:.metadata.name,GPUS:")
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [[], [pod_on("gpu-1", instance="model-raw")], [pod_on("gpu-1", phase="Succeeded")], [pod_on("elsewhere")]],
+    ids=["empty", "replaced", "over", "elsewhere"],
+)
+def test_a_pod_with_a_node(pods: list[dict[str, Any]]) -> None:
+    assert verdicts(placed([deployment()], [node("cpu-1", gpus=0), node()], pods)) == ["pass"]
+
+
+def test_two_pods_do_not_share_one_gpu() -> None:
+    both = [deployment("model-raw"), deployment("model-kserve")]
+    assert verdicts(placed(both, [node()])) == ["pass", "fail"]
+    assert verdicts(placed(both, [node(), node("gpu-2")])) == ["pass", "pass"]
+
+
+def test_a_node_selector_is_kept() -> None:
+    wanted = {"cloud.google.com/gke-spot": "true"}
+    (result,) = placed([deployment(nodeSelector=wanted)], [node()])
+    assert result.seen == "gpu-1 has no label cloud.google.com/gke-spot=true"
+    assert verdicts(placed([deployment(nodeSelector=wanted)], [node(metadata={"labels": wanted})])) == ["pass"]
+
+
+def test_a_pool_may_grow_up_to_its_end() -> None:
+    both = [deployment("model-raw"), deployment("model-kserve")]
+    assert verdicts(placed([deployment()], [], known=facts(L4))) == ["pass"]
+    full = placed(both, [], known=facts(L4))
+    assert verdicts(full) == ["pass", "fail"]
+    assert "node-pools update l4 --cluster models" in full[1].next_command
+    assert full[1].next_command.endswith("--enable-autoscaling --min-nodes 0 --max-nodes 2")
+    assert verdicts(placed([deployment()], [node()], [pod_on("gpu-1")], known=facts(L4))) == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("pools", "fix"),
+    [
+        (
+            (),
+            "node-pools create gpu --cluster models --project acme-models --location europe-west4 --accelerator type=",
+        ),
+        ((NodePool(name="cpu", is_autoscaled=True, max_nodes=9),), "node-pools create gpu"),
+        ((replace(L4, is_autoscaled=False, max_nodes=0),), "node-pools update l4 --cluster models"),
+        ((replace(L4, taints=("team=a:NoSchedule",)),), "node-pools update l4"),
+    ],
+    ids=["no pool", "no GPU", "not autoscaled", "taint"],
+)
+def test_a_pool_that_does_not_help(pools: tuple[NodePool, ...], fix: str) -> None:
+    (result,) = placed([deployment()], [], known=facts(*pools))
+    assert result.verdict is Verdict.FAIL
+    assert fix in result.next_command
+
+
+def test_google_makes_a_node_only_of_a_gpu_that_is_named() -> None:
+    named = [deployment(nodeSelector={"cloud.google.com/gke-accelerator": "nvidia-l4"})]
+    autopilot = facts(is_autopilot=True)
+    assert verdicts(placed(named, [], known=autopilot)) == ["pass"]
+    (refused,) = placed([deployment()], [], known=autopilot)
+    assert refused.next_command.startswith("gcloud compute accelerator-types list")
+    assert verdicts(placed(named, [], known=facts(provisioned={"nvidia-l4": 1}))) == ["pass"]
+    assert verdicts(placed(named, [], known=facts(provisioned={"nvidia-h100-80gb": 8}))) == ["fail"]
+
+
+def disk(image_bytes: int, nodes: list[dict[str, Any]], known: GkeFacts | None = None) -> CheckResult:
+    needs = needs_of([deployment()])
+    return check_disk(needs, nodes, rooms_of(nodes, [], needs), image_bytes, kubectl=KUBECTL, facts=known)
+
+
+def test_the_disk_must_hold_the_images_twice() -> None:
+    assert disk(50 * GIB, [node(disk="100Gi")]).verdict is Verdict.PASS
+    small = disk(50 * GIB, [node(disk="99Gi"), node("cpu-1", gpus=0, disk="900Gi")])
+    assert small.verdict is Verdict.FAIL, "the big disk is on a node that has no GPU"
+    assert small.seen == "99.0 GiB on gpu-1"
+    assert disk(0, [node()]).verdict is Verdict.SKIP
+    assert disk(GIB, []).verdict is Verdict.SKIP
+
+
+def test_the_boot_disk_of_a_pool_without_nodes() -> None:
+    assert disk(20 * GIB, [], facts(L4)).verdict is Verdict.PASS
+    small = disk(20 * GIB, [], facts(replace(L4, disk_size_bytes=50 * 10**9)))
+    assert small.verdict is Verdict.FAIL
+    command = small.next_command
+    assert command.startswith("gcloud container node-pools update l4 --cluster models")
+    bigger = int(command.rpartition(" ")[2]) * 10**9
+    assert disk(20 * GIB, [], facts(replace(L4, disk_size_bytes=bigger))).verdict is Verdict.PASS
+
+
+def quota(**hard_and_used: tuple[str, str]) -> dict[str, Any]:
+    names = {name.replace("_", "."): pair for name, pair in hard_and_used.items()}
+    hard, used = ({name: pair[side] for name, pair in names.items()} for side in (0, 1))
+    metadata = {"name": "team-quota", "namespace": "servepath"}
+    return {"metadata": metadata, "status": {"hard": hard, "used": used}}
+
+
+NOTHING = needs_of([])
+
+
+def quotas(entry: dict[str, Any], replaced: Needs = NOTHING) -> CheckResult:
+    (result,) = check_resource_quotas(needs_of([deployment(), claim()]), [entry], replaced, KUBECTL)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("entry", "short"),
+    [
+        (quota(requests_cpu=("4", "2"), limits_memory=("12Gi", "0")), ""),
+        (quota(requests_cpu=("4", "2500m")), '"requests.cpu":"4.5"'),
+        (quota(cpu=("1", "0")), '"cpu":"2"'),
+        (quota(pods=("3", "3")), '"pods":"4"'),
+        (quota(requests_storage=("5Gi", "0")), '"requests.storage":"10737418240"'),
+        (quota(secrets=("0", "0")), ""),
+    ],
+)
+def test_a_quota_of_the_namespace(entry: dict[str, Any], short: str) -> None:
+    result = quotas(entry)
+    assert result.verdict is (Verdict.FAIL if short else Verdict.PASS)
+    if short:
+        assert result.next_command == (
+            f"{KUBECTL} -n servepath patch resourcequota team-quota --type merge "
+            f'-p \'{{"spec":{{"hard":{{{short}}}}}}}\''
+        )
+
+
+def test_gpus_count_in_a_quota() -> None:
+    entry = quota()
+    entry["status"] = {"hard": {"requests.nvidia.com/gpu": "1"}, "used": {"requests.nvidia.com/gpu": "1"}}
+    assert quotas(entry).verdict is Verdict.FAIL
+    assert quotas(entry, needs_of([deployment()])).verdict is Verdict.PASS, "what is replaced gives its share back"
+
+
+def regional(limit: float, usage: float, pool: NodePool = L4) -> tuple[CheckResult, ...]:
+    needs = needs_of([deployment()])
+    growing = check_nodes(needs, [], KUBECTL, facts(pool))[1]
+    metric = metric_of(L4)
+    return check_regional_quota(growing, {metric: Quota(metric, limit, usage)}, facts(pool))
+
+
+def test_the_regions_quota() -> None:
+    assert verdicts(regional(2, 1)) == ["pass"]
+    (short,) = regional(1, 1)
+    assert short.seen == "1 of 1 are used"
+    assert short.next_command == (
+        "gcloud quotas preferences create --service=compute.googleapis.com --project=acme-models "
+        "--quota-id=NVIDIA-L4-GPUS-per-project-region --dimensions=region=europe-west4 --preferred-value=2"
+    )
+    assert verdicts(regional(2, 1, replace(L4, is_spot=True))) == ["skip"], "Spot has a quota of its own"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "metric"),
+    [
+        ("nvidia-l4", "NVIDIA_L4_GPUS"),
+        ("nvidia-tesla-t4", "NVIDIA_T4_GPUS"),
+        ("nvidia-tesla-a100", "NVIDIA_A100_GPUS"),
+        ("nvidia-a100-80gb", "NVIDIA_A100_80GB_GPUS"),
+    ],
+)
+def test_the_name_of_a_gpus_quota(accelerator: str, metric: str) -> None:
+    assert metric_of(NodePool(name="x", accelerator_type=accelerator)) == metric
+    assert metric_of(NodePool(name="x", accelerator_type=accelerator, is_spot=True)) == f"PREEMPTIBLE_{metric}"
+
+
+PLACE = ArtifactRepository("europe-west4-docker.pkg.dev", "acme-models/models", "europe-west4")
+
+
+def test_a_node_that_has_pulled_is_proof() -> None:
+    seen = node(status={"images": [{"names": [f"{PLACE.registry}/acme-models/models/x@sha256:1"], "sizeBytes": 1}]})
+    assert check_registry(PLACE.registry, [node("cpu-1"), seen]).verdict is Verdict.PASS
+    assert check_registry("other.example", [seen]).verdict is Verdict.SKIP
+
+
+def test_the_rights_of_gkes_nodes() -> None:
+    shut = replace(L4, oauth_scopes=("https://www.googleapis.com/auth/logging.write",))
+    result = check_registry(PLACE.registry, [], facts(shut), PLACE)
+    assert result.verdict is Verdict.FAIL
+    assert "--scopes=gke-default" in result.next_command
+    reads = replace(shut, oauth_scopes=("https://www.googleapis.com/auth/devstorage.read_only",), service_account="n@x")
+    unknown = check_registry(PLACE.registry, [], facts(reads), PLACE)
+    assert unknown.verdict is Verdict.SKIP
+    assert unknown.next_command.endswith("--role=roles/artifactregistry.reader --member=serviceAccount:n@x")
+
+
+def test_all_that_is_missing_is_told_at_once() -> None:
+    results = (
+        there("a", "x", "y"),
+        missing("node", "a node", "none", "gcloud one"),
+        untold("c", "x", "y"),
+        missing("quota", "two", "one", "gcloud two"),
+    )
+    assert [one.name for one in missing_of(results)] == ["node", "quota"]
+    with pytest.raises(PromotionRefusedError, match="2 things are missing; nothing was changed") as caught:
+        refuse_missing(results)
+    for part in ("node: expected a node, found none", "fix: gcloud one", "fix: gcloud two"):
+        assert part in str(caught.value)
+    refuse_missing((results[0], results[2]))
+
+
+@given(
+    gpus=st.lists(st.integers(0, 4), max_size=5),
+    wanted=st.lists(st.integers(0, 3), max_size=5),
+)
+def test_no_node_is_promised_twice(gpus: list[int], wanted: list[int]) -> None:
+    nodes = [node(f"n{index}", count) for index, count in enumerate(gpus)]
+    needs = needs_of([deployment(f"p{index}", count) for index, count in enumerate(wanted)])
+    rooms = rooms_of(nodes, [], needs)
+    results, _ = check_nodes(needs, rooms, KUBECTL)
+    assert len(results) == len(wanted)
+    assert all(amount >= Decimal(0) for room in rooms for amount in room.free.values())
