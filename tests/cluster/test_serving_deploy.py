@@ -82,7 +82,7 @@ async def tell_event(client: AsyncClient, spec: ServingSpec) -> None:
         "involvedObject": {"kind": "Pod", "name": "smol", "namespace": spec.namespace},
         "type": "Warning",
         "reason": "Told",
-        "message": "by the test",
+        "message": f"by the test, which quotes {KEY}",
     }
     await client.create(from_dict(event))
 
@@ -281,9 +281,9 @@ async def test_diagnostics_tell_all_but_the_key(cluster: Cluster, spec: ServingS
     names = {str(path.relative_to(tmp_path)) for path in written}
     objects = f"objects/{spec.namespace}"
     assert {f"{objects}/pods.yaml", f"{objects}/inferenceservices.yaml", f"{objects}/httproutes.yaml"} <= names
-    assert {f"events/{spec.namespace}.txt", "secrets.txt"} <= names
+    assert {f"events/{spec.namespace}.txt", f"secrets/{spec.namespace}.txt"} <= names
     texts = [path.read_text() for path in written]
-    assert any("Warning Told Pod/smol: by the test" in text for text in texts)
+    assert any("Warning Told Pod/smol: by the test, which quotes [redacted]" in text for text in texts)
     assert any("smol-raw: VLLM_API_KEY" in text for text in texts)
     assert not any(KEY in text or "a2V5LW9mLXRoZS10ZXN0" in text for text in texts)
 

@@ -17,6 +17,7 @@ from servepath.checks.registry import CLUSTER_CHECKS, KSERVE_CHECKS, PAIR_CHECKS
 from servepath.cluster.client import kubernetes
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
+from servepath.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -124,10 +125,7 @@ def _broken(error: Exception, context: CheckContext, elapsed_s: float) -> Findin
 
 def _without_keys(text: str, context: CheckContext) -> str:
     """Hide every key: an answer or a library's message may quote what was sent."""
-    for endpoint in (context.raw, context.kserve):
-        if endpoint is not None and endpoint.api_key:
-            text = text.replace(endpoint.api_key, "***")
-    return text
+    return redact(text, [one.api_key for one in (context.raw, context.kserve) if one is not None])
 
 
 def _gateway(context: CheckContext) -> httpx.AsyncClient:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
-from servepath.report.document import NOT_XML, redact, secrets_of
+from servepath.redaction import redact
+from servepath.report.document import NOT_XML, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

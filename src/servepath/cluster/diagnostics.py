@@ -1,7 +1,12 @@
-"""What a person needs when a run failed, written into a directory: best effort, and never the value of a Secret."""
+"""What a person needs when a run failed, written into a directory: best effort, and never the value of a Secret.
+
+An engine may log the key that it was given, or a token: in every file the values of the namespaces' Secrets are
+replaced, and in logs and events also what has the looks of a secret.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +20,7 @@ from lightkube.resources.networking_v1 import NetworkPolicy
 from servepath.cluster.client import kubernetes
 from servepath.cluster.objects import Gateway, HTTPRoute, InferenceService, Json
 from servepath.errors import ServepathError
+from servepath.redaction import redact, redact_looks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -42,7 +48,8 @@ async def collect(cluster: Cluster, namespace: str, directory: Path) -> tuple[Pa
     """Write pods, logs, events and objects of a namespace into a directory.
 
     Layout: `objects/<namespace>/<kind>.yaml` (with status), `logs/<namespace>/<pod>.<container>[.previous].log`,
-    `events/<namespace>.txt`, `secrets.txt` (names and keys, no values), `problems.txt` (what could not be had).
+    `events/<namespace>.txt`, `secrets/<namespace>.txt` (names and keys, no values), `problems.txt` (what could not be
+    had).
     The gateway's namespace is included, since it is there that a route which does not work is explained.
 
     Args:
@@ -74,8 +81,10 @@ class _Writer:
         self.directory = directory
         self.written: list[Path] = []
         self.problems: list[str] = []
+        self.secrets: list[str] = []
 
     async def write(self, name: str, text: str) -> None:
+        text = redact(text, self.secrets)
         path = self.directory / name
         await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
         await anyio.Path(path).write_text(text, encoding="utf-8", errors="replace")
@@ -96,6 +105,9 @@ async def _collect(client: AsyncClient, cluster: Cluster, namespace: str, writer
         await _objects_of(client, Node, None, "objects/nodes.yaml", writer)()
         await _objects_of(client, Gateway, cluster.gateway_namespace, "objects/gateways.yaml", writer)()
 
+    # First of all: nothing is written before it is known what may not be.
+    for each in namespaces:
+        await writer.attempt(f"secrets of {each}", _secrets_of(client, each, writer))
     async with anyio.create_task_group() as group:
         group.start_soon(writer.attempt, "nodes and gateways", cluster_wide)
         for each in namespaces:
@@ -104,7 +116,6 @@ async def _collect(client: AsyncClient, cluster: Cluster, namespace: str, writer
                 group.start_soon(writer.attempt, name, _objects_of(client, resource, each, name, writer))
             group.start_soon(writer.attempt, f"events of {each}", _events_of(client, each, writer))
             group.start_soon(writer.attempt, f"logs of {each}", _logs_of(client, each, writer))
-        group.start_soon(writer.attempt, "secrets", _secret_names_of(client, namespace, writer))
 
 
 def _objects_of(
@@ -124,7 +135,8 @@ def _events_of(client: AsyncClient, namespace: str, writer: _Writer) -> Callable
         events = [event.to_dict() async for event in client.list(Event, namespace=namespace)]
         if events:
             events.sort(key=_event_time)
-            await writer.write(f"events/{namespace}.txt", "".join(f"{event_line(event)}\n" for event in events))
+            text = redact_looks("".join(f"{event_line(event)}\n" for event in events))
+            await writer.write(f"events/{namespace}.txt", text)
 
     return work
 
@@ -138,17 +150,22 @@ def _logs_of(client: AsyncClient, namespace: str, writer: _Writer) -> Callable[[
                 text = await container_log(client, namespace, name, container, lines=_LOG_LINES, previous=previous)
                 if text:
                     suffix = ".previous" if previous else ""
-                    await writer.write(f"logs/{namespace}/{name}.{container}{suffix}.log", text)
+                    await writer.write(f"logs/{namespace}/{name}.{container}{suffix}.log", redact_looks(text))
 
     return work
 
 
-def _secret_names_of(client: AsyncClient, namespace: str, writer: _Writer) -> Callable[[], Awaitable[None]]:
+def _secrets_of(client: AsyncClient, namespace: str, writer: _Writer) -> Callable[[], Awaitable[None]]:
+    """Write which Secrets there are, and learn their values, so that no file holds one."""
+
     async def work() -> None:
         secrets = [secret.to_dict() async for secret in client.list(Secret, namespace=namespace)]
-        lines = [f"{secret['metadata']['name']}: {', '.join(sorted(secret.get('data', {})))}\n" for secret in secrets]
+        for secret in secrets:
+            for encoded in (secret.get("data") or {}).values():
+                writer.secrets += (encoded, base64.b64decode(encoded).decode(errors="replace"))
+        lines = [f"{secret['metadata']['name']}: {', '.join(sorted(secret.get('data') or {}))}\n" for secret in secrets]
         if lines:
-            await writer.write("secrets.txt", "".join(lines))
+            await writer.write(f"secrets/{namespace}.txt", "".join(lines))
 
     return work
 

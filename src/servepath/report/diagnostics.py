@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from servepath.redaction import redact_looks
 from servepath.report.model import Quote
 
 if TYPE_CHECKING:
@@ -24,19 +25,6 @@ ERROR_LINES = 6
 EVENT_LINES = 10
 TELLING = re.compile(r"\b(error|exception|traceback|fatal|panic|killed|denied|refused|oom\w*)\b|Error:", re.IGNORECASE)
 WARNING = re.compile(r"^\S* ?Warning ")
-# What is a secret by the looks of it, since a run that stopped early may not know its own keys.
-SECRETS = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), r"\1 [redacted]"),
-    (
-        re.compile(
-            r"(?i)\b([\w-]*(?:api[_-]?key|token|passw(?:or)?d|secret)s?)(['\"]?\s*[=:]\s*|\s+)(['\"\[]*)[^\s'\",\]]{6,}"
-        ),
-        r"\1\2\3[redacted]",
-    ),
-    (re.compile(r"\b(?:hf_|sk-|ghp_|glpat-)[A-Za-z0-9_-]{8,}"), "[redacted]"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), "[redacted]"),
-    (re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"), "[redacted]"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +55,6 @@ def read_quotes(directory: Path, folder: str) -> tuple[Quote, ...]:
         if lines
     )
     return tuple(quote for _, quote in zip(range(MAX_QUOTES), quotes, strict=False))
-
-
-def without_secrets(line: str) -> str:
-    """The line with everything replaced that looks like a secret."""
-    for pattern, instead in SECRETS:
-        line = pattern.sub(instead, line)
-    return line
 
 
 def _all_quotes(root: Path) -> Iterator[tuple[Path, str, list[str], int]]:
@@ -157,5 +138,5 @@ def _lines(file: Path) -> list[str]:
 
 def _shown(lines: Iterable[str]) -> tuple[str, ...]:
     """Secrets go before a line is cut, since half of one would not be found."""
-    clean = (without_secrets(line) for line in lines)
+    clean = (redact_looks(line) for line in lines)
     return tuple(line if len(line) <= MAX_LINE_CHARS else line[:MAX_LINE_CHARS] + "…" for line in clean)

@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from servepath.redaction import known, redact
 from servepath.report.measured import (
     comparison_values,
     instrument_values,
@@ -21,17 +22,12 @@ from servepath.report.measured import (
 from servepath.report.model import SCHEMA, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from servepath.cluster.model import Cluster
     from servepath.modelcar.model import Modelcar
     from servepath.serving.model import Endpoint
 
 # What XML 1.0 cannot hold, not even escaped.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-REDACTED = "[redacted]"
-# Shorter strings are no secrets, and replacing them would take ordinary words apart.
-MIN_SECRET_CHARS = 6
 
 
 def document_of(report: Report) -> dict[str, Any]:
@@ -54,26 +50,13 @@ def document_of(report: Report) -> dict[str, Any]:
         "error": asdict(report.error) if report.error else None,
         "diagnostics": [asdict(quote) for quote in report.quotes],
     }
-    redacted: dict[str, Any] = redact(plain(document), secrets_of(report))
-    return redacted
+    values: dict[str, Any] = plain(document)
+    return redact(values, secrets_of(report))
 
 
 def secrets_of(report: Report) -> tuple[str, ...]:
     """The strings that no file may hold."""
-    return tuple({one.api_key for one in report.deployments if len(one.api_key) >= MIN_SECRET_CHARS})
-
-
-def redact(value: Any, secrets: Sequence[str]) -> Any:
-    """The value with every secret in any string, keys included, replaced."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-        return value
-    if isinstance(value, dict):
-        return {redact(key, secrets): redact(item, secrets) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redact(item, secrets) for item in value]
-    return value
+    return known(one.api_key for one in report.deployments)
 
 
 def plain(value: Any) -> Any:

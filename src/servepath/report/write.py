@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servepath.errors import InputError
-from servepath.report.document import document_of, plain, redact, secrets_of
+from servepath.redaction import redact
+from servepath.report.document import document_of, plain, secrets_of
 from servepath.report.html import html_page
 from servepath.report.junit import junit_xml
 from servepath.report.markdown import markdown_page
@@ -135,7 +136,7 @@ def samples_values(kept: KeptSamples, packed: bytes) -> dict[str, Any]:
 def _without_secrets(kept: KeptSamples, secrets: Sequence[str]) -> KeptSamples:
     def clean(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
         return tuple(
-            replace(one, error_detail=redact(plain(one.error_detail), secrets)) if one.error_detail else one
+            replace(one, error_detail=redact(str(plain(one.error_detail)), secrets)) if one.error_detail else one
             for one in samples
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import anyio
 from servepath.cluster.diagnostics import container_log
 from servepath.cluster.wait import changes, conditions, describe, is_observed, until
 from servepath.errors import ClusterError
+from servepath.redaction import redact
 from servepath.serving.causes import Cause, cause_in_deployment, cause_in_inferenceservice, cause_in_pod
 from servepath.serving.completion import Attempt
 from servepath.serving.model import ServingPath
@@ -29,7 +31,6 @@ T = TypeVar("T")
 
 _LOG_LINES = 20
 _LINE_CHARACTERS = 300
-_HIDDEN = "[the API key]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +313,14 @@ def last_lines(text: str) -> str:
 
 def _without_key(error: BaseException, api_key: str) -> BaseException:
     """Give an error whose texts do not hold the key: what an engine logs or answers is not ours to trust."""
-    if not isinstance(error, ClusterError) or not api_key:
+    if not isinstance(error, ClusterError):
         return error
+    hide = partial(redact, secrets=[api_key])
     return ClusterError(
-        error.what.replace(api_key, _HIDDEN),
-        where=error.where.replace(api_key, _HIDDEN),
-        expected=error.expected.replace(api_key, _HIDDEN),
-        next_command=error.next_command.replace(api_key, _HIDDEN),
+        hide(error.what),
+        where=hide(error.where),
+        expected=hide(error.expected),
+        next_command=hide(error.next_command),
     )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from servepath.report.diagnostics import MAX_LINE_CHARS, MAX_QUOTES, read_quotes, without_secrets
+from servepath.redaction import redact_looks
+from servepath.report.diagnostics import MAX_LINE_CHARS, MAX_QUOTES, read_quotes
 from servepath.report.write import write_report
 from tests.unit.report.example_runs import API_KEY, stopped_run
 
@@ -131,17 +132,17 @@ def test_a_big_cluster_gives_few_and_short_quotes(tmp_path: Path) -> None:
 )
 def test_what_looks_like_a_secret_is_replaced(line: str) -> None:
     secret = "Zq8-wk2_Lm91xRt"
-    assert secret not in without_secrets(line.format(secret))
-    assert "[redacted]" in without_secrets(line.format(secret))
+    assert secret not in redact_looks(line.format(secret))
+    assert "[redacted]" in redact_looks(line.format(secret))
 
 
 @pytest.mark.parametrize("secret", ["hf_abcdefghijklmnop", "sk-0123456789abcdef", "eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0"])
 def test_a_secret_is_known_by_its_looks_alone(secret: str) -> None:
-    assert secret not in without_secrets(f"it said {secret} there")
+    assert secret not in redact_looks(f"it said {secret} there")
 
 
 @pytest.mark.parametrize(
     "line", ["INFO 256 prompt tokens, 128 output tokens", "tokenizer.json loaded", "http://172.30.0.2:80/v1/models"]
 )
 def test_ordinary_lines_stay(line: str) -> None:
-    assert without_secrets(line) == line
+    assert redact_looks(line) == line

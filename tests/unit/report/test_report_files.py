@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from servepath.bench.analysis import analyse
 from servepath.errors import CheckFailedError, InputError
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
-from servepath.report.document import REDACTED, document_of
+from servepath.redaction import REDACTED
+from servepath.report.document import document_of
 from servepath.report.junit import junit_xml
 from servepath.report.markdown import markdown_page
 from servepath.report.markdown_text import cell, code
