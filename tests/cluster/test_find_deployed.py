@@ -13,7 +13,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Secret
 from lightkube.types import PatchType
 
-from servepath.cli.output import print_json
+from servepath.cli.results import print_json
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.objects import ensure_namespace
 from servepath.errors import ClusterError

@@ -14,7 +14,7 @@ from dagger.mod._exceptions import FunctionError
 
 from main.images import image
 from servepath.cli.app import app
-from servepath.cli.output import plain
+from servepath.cli.results import plain
 from servepath.modelcar.model import Layer, Modelcar, ModelSource
 from servepath.serving.model import Endpoint, ServingPath
 

@@ -19,7 +19,8 @@ from servepath.cli.options import (
     Registry,
     RegistryMirror,
 )
-from servepath.cli.output import console_line, print_fields, print_json, show_checks
+from servepath.cli.output import console_line, show_checks
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.facts import node_facts

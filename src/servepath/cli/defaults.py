@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from servepath.evidence import RunInfo
 from servepath.manifests import LOCK, manifests_digest, manifests_directory
 from servepath.modelcar.plan import BuildOptions, source_date_epoch
-from servepath.platform import lock
 
 if TYPE_CHECKING:
     from servepath.serving.model import Profile
@@ -26,18 +25,24 @@ def lock_file() -> Path:
 
 def base_image(given: str) -> str:
     """Give the modelcar's base: the one that was given, or busybox of the lock."""
-    return given or lock.read(lock_file()).image("modelcar-base").reference
+    return given or _pin("modelcar-base")
 
 
 def engine_image(given: str, profile: Profile) -> str:
     """Give the engine: the one that was given, or vLLM of the lock for the profile's hardware."""
     hardware = profile.name.partition("-")[0]
-    return given or lock.read(lock_file()).image(f"vllm-{hardware}").reference
+    return given or _pin(f"vllm-{hardware}")
 
 
 def build_options() -> BuildOptions:
     """Give the options of an image with SBOM and provenance; its creation time is SOURCE_DATE_EPOCH, or none."""
     return BuildOptions(created_s=source_date_epoch(), attest=True)
+
+
+def _pin(name: str) -> str:
+    from servepath.platform import lock  # noqa: PLC0415 - a YAML parser is a tenth of a short push
+
+    return lock.read(lock_file()).image(name).reference
 
 
 def run_info(command: str = "") -> RunInfo:

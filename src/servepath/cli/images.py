@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from servepath.cli.options import AsJson
-from servepath.cli.output import print_fields, print_json, show_checks
+from servepath.cli.output import show_checks
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.errors import CheckFailedError, UsageError
 from servepath.evidence import Verdict

@@ -18,7 +18,8 @@ from servepath.cli.options import (
     Namespace,
     ProfileName,
 )
-from servepath.cli.output import console_line, print_fields, print_json
+from servepath.cli.output import console_line
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.cli.serving import SomePath
 from servepath.lifecycle.measure import LifecyclePlan, measure_lifecycle

@@ -10,7 +10,8 @@ import typer
 
 from servepath.cli.defaults import lock_file
 from servepath.cli.options import AsJson, RegistryMirror
-from servepath.cli.output import console_line, print_fields, print_json
+from servepath.cli.output import console_line
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.platform import lock, mirroring
 from servepath.platform.mirror import parse_mirror

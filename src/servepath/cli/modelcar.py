@@ -14,7 +14,7 @@ import typer
 
 from servepath.cli.defaults import base_image, build_options
 from servepath.cli.options import AsJson, BaseImage, Hub, Source
-from servepath.cli.output import print_fields, print_json, stderr_console
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.cli.transfers import show_transfers
 from servepath.errors import UsageError
@@ -126,7 +126,7 @@ def modelcar_command(
             opening = partial(open_source, source, name=name, exclude=exclude, allow_pickle=allow_pickle)
             model = await anyio.to_thread.run_sync(opening)
         pinned = base_image(base)
-        with show_transfers(stderr_console()) as show:
+        with show_transfers() as show:
             if layout is not None:
                 return await build_layout(model, pinned, layout, tag=tag, build=build, progress=show)
             return await build_and_push(model, pinned, host, repository, tag=tag, build=build, progress=show)

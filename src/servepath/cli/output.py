@@ -1,18 +1,15 @@
-"""What a command prints: a person's lines, or a machine's JSON on standard output."""
+"""What a person sees on standard error: lines, checks, errors; what a command gives is in `results`."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import sys
 from functools import cache
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from servepath.cli.results import plain, print_fields, print_json, print_text
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
 from servepath.redaction import redact
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
 
     from servepath.report.model import Report
 
+__all__ = ["plain", "print_fields", "print_json", "print_text"]
 MARKS = {Verdict.PASS: ("ok", "green"), Verdict.FAIL: ("FAIL", "red"), Verdict.SKIP: ("skip", "yellow")}
 
 
@@ -34,43 +32,6 @@ def stderr_console() -> Console:
     There is one: a live display on it keeps what is printed by it, and overwrites what any other console prints.
     """
     return Console(stderr=True)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: dataclasses as objects, without the fields that are never shown (`repr=False`).
-
-    JSON has no infinity and no NaN: they are null.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, PurePath):
-        return str(value)
-    return value
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def print_text(text: str) -> None:
-    """A result that is text already, on standard output."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-
-
-def print_fields(title: str, fields: dict[str, Any]) -> None:
-    """A result for a person: a title and aligned names and values, on standard output."""
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(Text(title, style="bold"))
-    width = max(len(name) for name in fields)
-    for name, value in fields.items():
-        console.print(Text(f"  {name:<{width}}  {value}"))
 
 
 def console_line(text: str) -> None:

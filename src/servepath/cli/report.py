@@ -12,7 +12,8 @@ import typer
 
 from servepath.bench.regression import Gate, Regression, compare_runs, refuse_different, refuse_regression
 from servepath.cli.options import AsJson
-from servepath.cli.output import console_line, print_json, print_text
+from servepath.cli.output import console_line
+from servepath.cli.results import print_json, print_text
 from servepath.cli.running import run
 from servepath.errors import CheckFailedError, UsageError
 from servepath.report.markdown import markdown_page

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import anyio
 import typer
 
-from servepath.cli.output import console_line, print_error
 from servepath.errors import ServepathError, first_servepath_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import ModuleType
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
         async def watch() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
-                    console_line("interrupted: putting away what was started")
+                    _output().console_line("interrupted: putting away what was started")
                     group.cancel_scope.cancel()
 
         group.start_soon(watch)
@@ -58,7 +59,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         found = first_servepath_error(error)
         if found is None:
             raise
-        print_error(found)
+        _output().print_error(found)
         raise typer.Exit(found.exit_code) from None
 
 
@@ -67,6 +68,11 @@ def run_app(app: typer.Typer) -> NoReturn:
     try:
         app()
     except ServepathError as error:
-        print_error(error)
+        _output().print_error(error)
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _output() -> ModuleType:
+    """Import what prints for a person when there is something to say: rich is a fifth of a short command's time."""
+    return import_module("servepath.cli.output")

@@ -36,7 +36,7 @@ from servepath.cli.options import (
     Repository,
     Source,
 )
-from servepath.cli.output import console_line, print_fields, print_json, show_checks, without_secrets
+from servepath.cli.output import console_line, show_checks, without_secrets
 from servepath.cli.plan import (
     ArrivalsOption,
     Blocks,
@@ -53,6 +53,7 @@ from servepath.cli.plan import (
     plan_of,
 )
 from servepath.cli.reporting import finish, stage_report
+from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
 from servepath.errors import ClusterError, UsageError
 from servepath.modelcar.build import build_and_push

@@ -23,9 +23,10 @@ from servepath.cli.options import (
     ProfileName,
     Registry,
 )
-from servepath.cli.output import console_line, print_json
+from servepath.cli.output import console_line
 from servepath.cli.plan import ArrivalsOption, OutputTokens, PromptTokens, Seed, UsdPerHour
 from servepath.cli.reporting import finish, stage_report
+from servepath.cli.results import print_json
 from servepath.cli.running import run
 from servepath.cli.serving import SomePath, find_paths
 from servepath.measuring import engines_of

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from servepath.cli.output import check_line, console_line, plain, print_json, stderr_console, without_secrets
+from servepath.cli.output import check_line, console_line, stderr_console, without_secrets
 from servepath.cli.progress import LiveDisplay, PlainDisplay, show_stages
+from servepath.cli.results import plain, print_json
 from servepath.evidence import CheckResult, StageTiming, Verdict
 from servepath.serving.model import Endpoint, ServingPath
 

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from rich.console import Console
 
+from servepath.cli.bars import show_bars
 from servepath.cli.transfers import PlainTransfers, show_transfers
 from servepath.modelcar.model import Progress
 from servepath.modelcar.push.transfers import Transfers, megabytes
@@ -73,7 +74,7 @@ def test_hashing_is_not_sending_and_a_begun_anew_upload_counts_anew() -> None:
 
 def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end() -> None:
     clock, text = Clock(), io.StringIO()
-    show = PlainTransfers(Console(file=text), clock)
+    show = PlainTransfers(text, clock)
     for second in range(26):
         show(Progress(NAME, second * 4 * MB, 100 * MB))
         clock.now_s += 1
@@ -89,7 +90,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end() -> None:
 def test_a_terminal_gets_bars_which_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     text = io.StringIO()
-    with show_transfers(Console(file=text, force_terminal=True, width=120, height=30)) as show:
+    with show_bars(Console(file=text, force_terminal=True, width=120, height=30)) as show:
         show(Progress(NAME, 0, 100 * MB, "hashing"))
         show(Progress(NAME, 100 * MB, 100 * MB, "hashing"))
         show(Progress(NAME, 0, 100 * MB))
@@ -101,9 +102,10 @@ def test_a_terminal_gets_bars_which_go_away(monkeypatch: pytest.MonkeyPatch) -> 
     assert text.getvalue().endswith("\x1b[2K")  # the bars are wiped
 
 
-def test_a_log_gets_no_bars() -> None:
+def test_a_log_gets_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    with show_transfers(Console(file=text)) as show:
+    monkeypatch.setattr(sys, "stderr", text)
+    with show_transfers() as show:
         show(Progress(NAME, 0, 100 * MB))
         assert text.getvalue() == ""
         show(Progress(NAME, 100 * MB, 100 * MB))

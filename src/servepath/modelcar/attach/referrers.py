@@ -8,10 +8,10 @@ tag `sha256-…` that stands in for it where a registry lacks it, as Debian's do
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-
-import httpx
 
 from servepath.errors import InputError
 from servepath.modelcar.content import BytesContent, digest_of_bytes
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from servepath.modelcar.registry.repository import Repository
+    from servepath.modelcar.registry.url import Url
 
 SBOM = "application/spdx+json"
 """Artifact type, and media type of the one layer, of an SPDX 2.3 document in JSON."""
@@ -43,7 +44,8 @@ MODELPACK = "application/vnd.cncf.model.manifest.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
 EMPTY_DATA = b"{}"
 MAX_PAGES = 100
-_NO_API = frozenset({httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED})
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next\b')
+_NO_API = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +190,24 @@ def subject_of(document: Document) -> str:
 
 async def _from_api(repository: Repository, digest: str) -> tuple[Referrer, ...] | None:
     """Ask the referrers API, page by page; None where the registry has none."""
-    url: str | httpx.URL = repository.path("referrers", digest)
+    url: Url | str = repository.path("referrers", digest)
     found: list[Referrer] = []
     for _ in range(MAX_PAGES):
-        response = await repository.registry.request("GET", url, headers={"Accept": INDEX}, follow_redirects=True)
-        if response.status_code in _NO_API:
+        response = await repository.registry.request("GET", url, headers={"Accept": INDEX})
+        if response.status in _NO_API:
             return None
         repository.registry.expect(response, "listing referrers", {200})
         if not response.headers.get("Content-Type", "").startswith(INDEX):
             return None  # a web page or another API answers here
         found += _entries(response.content, str(response.url))
-        following = response.links.get("next", {}).get("url")
-        if not following:
+        following = _NEXT.search(response.headers.get("Link", ""))
+        if following is None:
             return tuple(found)
-        url = response.url.join(following)
-        if url.netloc != response.url.netloc:
+        try:
+            url = response.url.join(following.group(1))
+        except ValueError as error:
+            raise InputError("the list of referrers goes on at no address", where=str(repository)) from error
+        if url.authority != response.url.authority:
             raise InputError(
                 "the list of referrers goes on at another host", where=str(repository), expected=str(response.url.host)
             )
@@ -211,8 +216,8 @@ async def _from_api(repository: Repository, digest: str) -> tuple[Referrer, ...]
 
 async def _from_tag(repository: Repository, digest: str) -> tuple[Referrer, ...]:
     path = repository.path("manifests", fallback_tag(digest))
-    response = await repository.registry.request("GET", path, headers={"Accept": INDEX}, follow_redirects=True)
-    if repository.registry.expect(response, "listing referrers", {200, 404}).status_code == httpx.codes.NOT_FOUND:
+    response = await repository.registry.request("GET", path, headers={"Accept": INDEX})
+    if repository.registry.expect(response, "listing referrers", {200, 404}).status == HTTPStatus.NOT_FOUND:
         return ()
     return tuple(_entries(response.content, f"{repository}:{fallback_tag(digest)}"))
 

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import os
 import ssl
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import httpx
-
-from servepath.errors import RegistryError
+from servepath.errors import InputError, RegistryError
 from servepath.modelcar.push.push_cache import PushCache, default_cache
-from servepath.modelcar.registry.auth import STREAMED, RegistryAuth
+from servepath.modelcar.registry.auth import RegistryAuth
+from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.credentials import Credentials, docker_config_directory, find_credentials
+from servepath.modelcar.registry.http_client import MAX_REDIRECTS, HttpClient, redirected
 from servepath.modelcar.registry.reference import is_loopback
 from servepath.modelcar.registry.retry import RETRIED_STATUS, RetryPolicy, TryAgainError
-from servepath.modelcar.registry.send import UploadConnection
+from servepath.modelcar.registry.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from servepath.modelcar.push.body import Body
+    from servepath.modelcar.registry.connection import Response
+    from servepath.modelcar.registry.http_client import OpenResponse
+    from servepath.modelcar.registry.url import Url
 
 T = TypeVar("T")
 
@@ -75,38 +78,25 @@ class Registry:
         self.host = host
         self.options = options
         self.scheme = "http" if options.allows_plain_http(host) else "https"
+        try:
+            self._root = parse_url(f"{self.scheme}://{host}")
+        except ValueError as error:
+            raise InputError("not a registry", where=host, expected="HOST or HOST:PORT") from error
         self._auth = RegistryAuth(host, credentials, allow_plain_http=host in options.plain_http)
-        self._tls = _tls(options.ca_file) if self.scheme == "https" else None
-        self._client = httpx.AsyncClient(
-            base_url=f"{self.scheme}://{host}",
-            auth=self._auth,
-            timeout=options.timeout_s,
-            verify=self._tls or False,
-            headers={"User-Agent": "servepath", "Accept-Encoding": "identity"},  # a digest is of the bytes as stored
-            event_hooks={"request": [self._refuse_plain_http]},
-        )
+        self._context: ssl.SSLContext | None = None
+        self._http = HttpClient(self._tls, options.timeout_s)
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        self._http.close()
 
-    async def _refuse_plain_http(self, request: httpx.Request) -> None:
-        """Refuse before anything is sent; redirects come here too, also those to other hosts.
-
-        Raises:
-            RegistryError: neither TLS nor a host that may be spoken to without it.
-        """
-        if request.url.scheme != "https" and not self.options.allows_plain_http(request.url.netloc.decode("ascii")):
-            raise RegistryError(
-                "a redirect to plain HTTP",
-                where=self.host,
-                expected=f"https://…, got {str(request.url.copy_with(query=None))[:120]}",
-            )
+    def url(self, path: str) -> Url:
+        """Return the address of a path of this registry."""
+        return self._root.join(path)
 
     async def ping(self) -> None:
         """Check that a registry answers, with these credentials.
@@ -116,17 +106,22 @@ class Registry:
         """
         self.expect(await self.request("GET", "/v2/"), "ping", {200})
 
-    async def request(self, method: str, url: str | httpx.URL, **arguments: Any) -> httpx.Response:
+    async def request(
+        self, method: str, url: Url | str, *, headers: Mapping[str, str] | None = None, content: bytes = b""
+    ) -> Response:
         """Send a request whose body, if any, is in memory; transient failures are tried again.
+
+        Redirects are followed where nothing is changed (`GET`, `HEAD`), to other hosts without the credentials.
 
         Raises:
             RegistryError: no answer after the last attempt.
         """
+        request = Request(method, self.url(url) if isinstance(url, str) else url, headers or {}, content)
 
-        async def attempt() -> httpx.Response:
-            return self.transient(await self.send(method, url, **arguments))
+        async def attempt() -> Response:
+            return self.transient(await self.send(request))
 
-        return await self.retried(f"{method} {self.host}{httpx.URL(url).path}", attempt)
+        return await self.retried(f"{method} {self.host}{request.url.path}", attempt)
 
     async def retried(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Run an attempt under the retry policy; the last failure becomes a RegistryError."""
@@ -140,79 +135,101 @@ class Registry:
                 next_command=f"curl -i {self.scheme}://{self.host}/v2/",
             ) from error
 
-    async def send(self, method: str, url: str | httpx.URL, **arguments: Any) -> httpx.Response:
-        """Send a request once.
+    async def send(self, request: Request) -> Response:
+        """Send a request once, with the credentials that are known by now or that a challenge asks for.
 
         Raises:
-            TryAgainError: the connection failed.
-        """
-        try:
-            return await self._client.request(method, url, **arguments)
-        except httpx.TransportError as error:
-            raise TryAgainError(f"{type(error).__name__}: {error}") from error
-
-    def connect_for_upload(self, url: httpx.URL, on_moved: Callable[[int], None]) -> UploadConnection:
-        """Return a connection, not yet made, to where an upload goes: this registry, or storage that it named.
-
-        Args:
-            url: the upload's address.
-            on_moved: called in the event loop with the position of the body that is sent.
-        """
-        tls = (self._tls or _tls(self.options.ca_file)) if url.scheme == "https" else None
-        return UploadConnection(url, tls, self.options.timeout_s, on_moved)
-
-    async def send_body(
-        self, connection: UploadConnection, request: httpx.Request, body: Body, size_bytes: int
-    ) -> httpx.Response:
-        """Send a request once whose body is the next bytes of a body, with the credentials that are known by now.
-
-        Raises:
-            OSError: the connection broke.
-            http.client.HTTPException: it answered something else than HTTP.
+            TryAgainError: the connection failed, or it was redirected without end.
             InputError: the body cannot be read.
+            RegistryError: a redirect leads to where nothing may be sent.
         """
-        request.headers["User-Agent"] = "servepath"
-        request.extensions[STREAMED] = True
-        await self._refuse_plain_http(request)
-        async with aclosing(self._auth.async_auth_flow(request)) as flow:
-            request = await anext(flow)
-            response = await connection.exchange(request, body, size_bytes)
-            with suppress(StopAsyncIteration):
-                await flow.asend(response)  # which forgets a token that was refused
-        return response
+        for _ in range(MAX_REDIRECTS):
+            response = await self._exchange(request)
+            following = redirected(request, response)
+            if following is None:
+                return response
+            request = following
+        raise TryAgainError(f"more than {MAX_REDIRECTS} redirects")
 
     @asynccontextmanager
-    async def stream(self, url: str, headers: dict[str, str]) -> AsyncGenerator[httpx.Response, None]:
-        """Open a GET whose body is streamed; storage redirects are followed, without the credentials."""
-        async with self._client.stream("GET", url, headers=headers, follow_redirects=True) as response:
-            yield response
+    async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[OpenResponse, None]:
+        """Open a GET whose content is streamed; storage redirects are followed, without the credentials.
 
-    def transient(self, response: httpx.Response) -> httpx.Response:
+        Raises:
+            TryAgainError: the connection failed, before or within the content.
+            RegistryError: a redirect leads to where nothing may be sent.
+        """
+        request, is_answered = Request("GET", self.url(path), headers), False
+        for _ in range(MAX_REDIRECTS):
+            self._refuse_plain_http(request.url)
+            async with self._http.open(self._auth.signed(request)) as opened:
+                following = redirected(request, opened.response)
+                is_refused = opened.response.status == HTTPStatus.UNAUTHORIZED and not is_answered
+                if following is None and not is_refused:
+                    yield opened
+                    return
+            if following is None:
+                is_answered = True
+                await self._auth.answer(request, opened.response, self._exchange_unsigned)
+            request = following or request
+        raise TryAgainError(f"more than {MAX_REDIRECTS} redirects")
+
+    async def _exchange(self, request: Request) -> Response:
+        response = await self._exchange_unsigned(self._auth.signed(request))
+        if await self._auth.answer(request, response, self._exchange_unsigned):
+            response = await self._exchange_unsigned(self._auth.signed(request))
+        return response
+
+    async def _exchange_unsigned(self, request: Request) -> Response:
+        self._refuse_plain_http(request.url)
+        return await self._http.exchange(request)
+
+    def _refuse_plain_http(self, url: Url) -> None:
+        """Refuse before anything is sent; redirects come here too, also those to other hosts.
+
+        Raises:
+            RegistryError: neither TLS nor a host that may be spoken to without it.
+        """
+        if url.scheme != "https" and not self.options.allows_plain_http(url.authority):
+            raise RegistryError(
+                "a redirect to plain HTTP",
+                where=self.host,
+                expected=f"https://…, got {str(replace(url, query=''))[:120]}",
+            )
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            if self.options.ca_file is not None:
+                self._context.load_verify_locations(self.options.ca_file)
+        return self._context
+
+    def transient(self, response: Response) -> Response:
         """Return the response unless its status may be another one next time.
 
         Raises:
             TryAgainError: such a status.
         """
-        if response.status_code in RETRIED_STATUS:
+        if response.status in RETRIED_STATUS:
             raise TryAgainError(describe(response), response.headers.get("Retry-After", ""))
         return response
 
-    def expect(self, response: httpx.Response, what: str, statuses: set[int]) -> httpx.Response:
+    def expect(self, response: Response, what: str, statuses: set[int]) -> Response:
         """Return the response if its status is one of those expected.
 
         Raises:
             RegistryError: another status.
         """
-        if response.status_code in statuses:
+        if response.status in statuses:
             return response
         raise RegistryError(
             f"{what}: {describe(response)}",
             where=f"{self.host}{response.url.path}",
             expected=" or ".join(str(status) for status in sorted(statuses)),
-            next_command=_next_command(self.host, self.scheme, response.status_code),
+            next_command=_next_command(self.host, self.scheme, response.status),
         )
 
-    def location(self, response: httpx.Response) -> httpx.URL:
+    def location(self, response: Response) -> Url:
         """Return the upload address that a response names, never downgraded from TLS.
 
         Raises:
@@ -223,17 +240,22 @@ class Registry:
             raise RegistryError(
                 "an upload was accepted without a Location", where=self.host, expected="a Location header"
             )
-        return self.checked(response.url.join(text))
+        try:
+            return self.checked(response.url.join(text))
+        except ValueError as error:
+            raise RegistryError(
+                f"an upload was accepted, but its Location is {error}", where=self.host, expected="an address"
+            ) from error
 
-    def checked(self, url: httpx.URL) -> httpx.URL:
+    def checked(self, url: Url) -> Url:
         """Return an upload address that may be used, never downgraded from TLS.
 
         Raises:
             RegistryError: it may not.
         """
-        if url.netloc.decode("ascii") == self.host:
-            return url.copy_with(scheme=self.scheme)
-        if url.scheme != "https" and not self.options.allows_plain_http(url.netloc.decode("ascii")):
+        if url.is_at(self.host):
+            return replace(url, scheme=self.scheme, authority=self.host)
+        if url.scheme != "https" and not self.options.allows_plain_http(url.authority):
             raise RegistryError(
                 "the upload address is not HTTPS", where=self.host, expected=f"https://…, got {str(url)[:120]}"
             )
@@ -253,23 +275,16 @@ async def open_registry(host: str, options: RegistryOptions) -> AsyncGenerator[R
         yield registry
 
 
-def describe(response: httpx.Response) -> str:
+def describe(response: Response) -> str:
     """Say what a registry answered: the status and its own error messages."""
-    text = f"the registry answered {response.status_code} {response.reason_phrase}".rstrip()
+    text = f"the registry answered {response.status} {response.reason}".rstrip()
     try:
         errors = response.json().get("errors") or []
         messages = [f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors]
-    except (ValueError, AttributeError, TypeError, httpx.ResponseNotRead):
+    except (ValueError, AttributeError, TypeError):
         messages = []
     return f"{text} ({'; '.join(messages)[:300]})" if messages else text
 
 
 def _next_command(host: str, scheme: str, status: int) -> str:
     return f"docker login {host}" if status in {401, 403} else f"curl -i {scheme}://{host}/v2/"
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    return context

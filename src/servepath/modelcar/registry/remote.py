@@ -6,14 +6,13 @@ import hashlib
 import re
 from contextlib import aclosing
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 from anyio import to_thread
 
 from servepath.errors import RegistryError
-from servepath.modelcar.content import CHUNK_BYTES
 from servepath.modelcar.registry.retry import TryAgainError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from servepath.modelcar.content import Tap
     from servepath.modelcar.registry.client import Registry
+    from servepath.modelcar.registry.connection import Response
     from servepath.modelcar.store import Descriptor
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
@@ -65,7 +65,7 @@ class RemoteBlob:
                         position, failures = position + len(chunk), 0
                         yield chunk
                 break
-            except (httpx.TransportError, TryAgainError) as error:
+            except TryAgainError as error:
                 failures += 1
                 await self._wait(error, failures, position)
         digest = f"sha256:{sha256.hexdigest()}"
@@ -75,11 +75,11 @@ class RemoteBlob:
     async def _read_from(self, position: int) -> AsyncGenerator[bytes, None]:
         """Read from a position on: a registry that knows no ranges sends the blob again, whose beginning is dropped."""
         headers = {"Range": f"bytes={position}-{self.size_bytes - 1}"} if position else {}
-        async with self.registry.stream(self.path, headers) as response:
+        async with self.registry.stream(self.path, headers) as opened:
             statuses = {200, 206} if position else {200}
-            self.registry.expect(self.registry.transient(response), "reading a blob", statuses)
-            seen = self._start_of(response)
-            async for chunk in response.aiter_raw(CHUNK_BYTES):
+            response = self.registry.expect(self.registry.transient(opened.response), "reading a blob", statuses)
+            seen = self._start_of(response, position)
+            async for chunk in opened.chunks:
                 fresh = chunk[max(0, position - seen) :]
                 seen += len(chunk)
                 if seen > self.size_bytes:
@@ -89,14 +89,14 @@ class RemoteBlob:
         if seen < self.size_bytes:
             raise TryAgainError(f"{seen} of {self.size_bytes} bytes")
 
-    def _start_of(self, response: httpx.Response) -> int:
-        if response.status_code == httpx.codes.OK:
+    def _start_of(self, response: Response, position: int) -> int:
+        if response.status == HTTPStatus.OK:
             return 0
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        asked = str(response.request.headers["Range"]).removeprefix("bytes=").partition("-")[0]
-        if match is None or match.group(1) != asked:
-            raise self._broken(f"a range of {response.headers.get('Content-Range', 'nothing')!r} for one from {asked}")
-        return int(asked)
+        if match is None or int(match.group(1)) != position:
+            seen = response.headers.get("Content-Range", "nothing")
+            raise self._broken(f"a range of {seen!r} for one from {position}")
+        return position
 
     async def _wait(self, error: Exception, failures: int, position: int) -> None:
         policy = self.registry.options.retry

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import httpx
 from anyio import to_thread
 
 from servepath.errors import RegistryError
 from servepath.modelcar.content import PiecedContent, digest_of_bytes
 from servepath.modelcar.push.fingerprint import fingerprint_of
+from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.reference import check_repository, is_digest
 from servepath.modelcar.registry.remote import RemoteBlob, wrong_digest
-from servepath.modelcar.registry.retry import TryAgainError
 from servepath.modelcar.registry.upload import SMALL_BYTES, Upload, UploadTarget
 from servepath.modelcar.store import (
     MANIFEST_TYPES,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from servepath.modelcar.content import Content
     from servepath.modelcar.registry.client import Registry
+    from servepath.modelcar.registry.url import Url
 
 MOUNT_TRIES = 3
 """So many repositories are asked for a blob: a question that is answered no costs two requests."""
@@ -56,13 +57,13 @@ class Repository:
         """
         accept = {"Accept": ", ".join(MANIFEST_TYPES)}
         path = self.path("manifests", reference)
-        response = await self.registry.request("GET", path, headers=accept, follow_redirects=True)
+        response = await self.registry.request("GET", path, headers=accept)
         data = self.registry.expect(response, "reading a manifest", {200}).content
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise RegistryError("a manifest is too large", where=f"{self}@{reference}", expected="at most 4 MiB")
         digest = digest_of_bytes(data)
         if is_digest(reference) and digest != reference:
             raise wrong_digest(str(self), digest, reference)
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise RegistryError(f"a manifest of {len(data)} bytes", where=f"{self}@{digest}", expected="at most 4 MiB")
         kind = load_object(data, digest).get("mediaType") or response.headers.get("Content-Type", "").partition(";")[0]
         return Document(str(kind), digest, data)
 
@@ -79,12 +80,9 @@ class Repository:
         headers = {"Range": f"bytes={start}-{start + length - 1}"}
 
         async def attempt() -> bytes:
-            try:
-                async with self.registry.stream(self.path("blobs", descriptor.digest), headers) as response:
-                    self.registry.expect(self.registry.transient(response), "reading a range of a blob", {206})
-                    return await response.aread()
-            except httpx.TransportError as error:
-                raise TryAgainError(f"{type(error).__name__}: {error}") from error
+            async with self.registry.stream(self.path("blobs", descriptor.digest), headers) as opened:
+                self.registry.expect(self.registry.transient(opened.response), "reading a range of a blob", {206})
+                return b"".join([chunk async for chunk in opened.chunks])
 
         return await self.registry.retried(f"reading {self}@{descriptor.digest}", attempt)
 
@@ -95,8 +93,8 @@ class Repository:
             RegistryError: the registry refuses, or has a blob of another size under this digest.
         """
         path = self.path("blobs", descriptor.digest)
-        response = await self.registry.request("HEAD", path, follow_redirects=True)
-        if self.registry.expect(response, "looking for a blob", {200, 404}).status_code != httpx.codes.OK:
+        response = await self.registry.request("HEAD", path)
+        if self.registry.expect(response, "looking for a blob", {200, 404}).status != HTTPStatus.OK:
             return False
         length = response.headers.get("Content-Length")
         if length is not None and length != str(descriptor.size_bytes):
@@ -109,11 +107,12 @@ class Repository:
 
     async def mount_blob(self, descriptor: Descriptor, other_repository: str) -> bool:
         """Ask the registry to take a blob from another of its repositories; tell whether it did."""
-        query = {"mount": descriptor.digest, "from": other_repository}
-        response = await self.registry.request("POST", self.path("blobs", "uploads/"), params=query)
-        if response.status_code == httpx.codes.ACCEPTED:  # not mounted: an upload was begun instead
+        url = self.registry.url(self.path("blobs", "uploads/"))
+        mounting = url.with_query(**{"mount": descriptor.digest, "from": other_repository})
+        response = await self.registry.request("POST", mounting)
+        if response.status == HTTPStatus.ACCEPTED:  # not mounted: an upload was begun instead
             await self._cancel(self.registry.location(response))
-        return response.status_code == httpx.codes.CREATED
+        return response.status == HTTPStatus.CREATED
 
     async def obtain_blob(self, descriptor: Descriptor) -> Presence:
         """Tell whether the blob is here, or could be taken from a repository of this registry that once held it.
@@ -158,8 +157,8 @@ class Repository:
         """
         path = self.path("manifests", tag or document.digest)
         accept = {"Accept": ", ".join(MANIFEST_TYPES)}
-        there = await self.registry.request("HEAD", path, headers=accept, follow_redirects=True)
-        if there.status_code == httpx.codes.OK and there.headers.get("Docker-Content-Digest") == document.digest:
+        there = await self.registry.request("HEAD", path, headers=accept)
+        if there.status == HTTPStatus.OK and there.headers.get("Docker-Content-Digest") == document.digest:
             return
         headers = {"Content-Type": document.media_type}
         response = await self.registry.request("PUT", path, content=document.data, headers=headers)
@@ -168,5 +167,5 @@ class Repository:
         if filed != document.digest:
             raise wrong_digest(str(self), filed, document.digest)
 
-    async def _cancel(self, location: httpx.URL) -> None:
-        await self.registry.send("DELETE", location)
+    async def _cancel(self, location: Url) -> None:
+        await self.registry.send(Request("DELETE", location))

@@ -7,16 +7,17 @@ request breaks off, because the upload's address holds the offset of the last wh
 
 from __future__ import annotations
 
-import http.client
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import httpx
 from anyio import to_thread
 
 from servepath.modelcar.push.body import HASHED_BYTES, open_body
+from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.retry import TryAgainError
+from servepath.modelcar.registry.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,20 +26,22 @@ if TYPE_CHECKING:
     from servepath.modelcar.push.body import Body
     from servepath.modelcar.push.push_cache import UploadSession
     from servepath.modelcar.registry.client import Registry
-    from servepath.modelcar.registry.send import UploadConnection
+    from servepath.modelcar.registry.connection import Response
+    from servepath.modelcar.registry.url import Url
 
 SMALL_BYTES = 8 << 20
 """Up to this size a blob of known digest goes in one PUT, and anew if that breaks off."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
-_GONE = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE})
+_FOUND = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
+_GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
     """An upload: its address, how much of it is there, and whether an earlier attempt began it."""
 
-    location: httpx.URL
+    location: Url
     start: int = 0
     is_continued: bool = False
 
@@ -86,7 +89,6 @@ class Upload:
         self._session = session
         self._on_sent = on_sent
         self._confirmed_bytes = 0
-        self._connection: UploadConnection | None = None
         self.sent_bytes = 0
 
     async def run(self) -> str:
@@ -107,12 +109,10 @@ class Upload:
         except TryAgainError as error:
             error.has_moved = self._confirmed_bytes > before
             raise
-        finally:
-            self._disconnect()
-        if response.status_code in _GONE and begun.is_continued:
+        if response.status in _GONE and begun.is_continued:
             self._session.save("")
-            raise TryAgainError(f"the upload was not continued from byte {begun.start}: {response.status_code}")
-        registry.expect(response, "uploading a blob", {httpx.codes.CREATED})
+            raise TryAgainError(f"the upload was not continued from byte {begun.start}: {response.status}")
+        registry.expect(response, "uploading a blob", {HTTPStatus.CREATED})
         self._session.save("")
         return self._digest or body.digest
 
@@ -120,22 +120,23 @@ class Upload:
         """Go on with the upload that there is, or begin one."""
         registry = self._target.registry
         if self._session.location:
-            found = await self._look(registry.checked(httpx.URL(self._session.location)))
+            found = await self._look(self._session.location)
             if found is not None:
                 return found
             self._session.save("")
-        response = registry.transient(await registry.send("POST", self._target.uploads))
-        location = registry.location(registry.expect(response, "beginning an upload", {httpx.codes.ACCEPTED}))
+        response = registry.transient(await registry.send(Request("POST", registry.url(self._target.uploads))))
+        location = registry.location(registry.expect(response, "beginning an upload", {HTTPStatus.ACCEPTED}))
         if not self._is_single_request:
             self._session.save(str(location))
         return _Begun(location)
 
-    async def _look(self, location: httpx.URL) -> _Begun | None:
+    async def _look(self, address: str) -> _Begun | None:
         """Ask how much of an upload is there; None if it is gone."""
         registry = self._target.registry
-        response = registry.transient(await registry.send("GET", location))
+        location = registry.checked(parse_url(address))
+        response = registry.transient(await registry.send(Request("GET", location)))
         match = _RANGE.fullmatch(response.headers.get("Range", ""))
-        if not response.is_success or match is None or int(match.group(1)) >= self._content.size_bytes:
+        if response.status not in _FOUND or match is None or int(match.group(1)) >= self._content.size_bytes:
             return None
         last = int(match.group(1))
         start = last + 1 if last else 0  # "0-0" is how registries say that there is nothing
@@ -152,7 +153,7 @@ class Upload:
     def _step_bytes(self) -> int:
         return self._target.registry.options.chunk_bytes or self._content.size_bytes
 
-    async def _send(self, body: Body, begun: _Begun) -> httpx.Response:
+    async def _send(self, body: Body, begun: _Begun) -> Response:
         """Send what is missing and finish the upload; the digest may be known only after the last byte."""
         size_bytes, location = self._content.size_bytes, begun.location
         while body.position < begun.start:
@@ -165,35 +166,25 @@ class Upload:
                 headers = dict(_OCTETS)
                 if length < size_bytes:
                     headers["Content-Range"] = f"{body.position}-{body.position + length - 1}"
-                request = httpx.Request("PATCH", location, headers=headers)
-                response = await self._exchange(request, body, length)
-                if response.status_code != httpx.codes.ACCEPTED:
+                response = await self._exchange("PATCH", location, headers, body, length)
+                if response.status != HTTPStatus.ACCEPTED:
                     return response
                 location = self._target.registry.location(response)
                 self._session.save(str(location))
             digest = digest or body.digest
-        request = httpx.Request("PUT", location.copy_merge_params({"digest": digest}), headers=_OCTETS)
-        return await self._exchange(request, body, size_bytes - body.position)
+        return await self._exchange(
+            "PUT", location.with_query(digest=digest), _OCTETS, body, size_bytes - body.position
+        )
 
-    async def _exchange(self, request: httpx.Request, body: Body, length: int) -> httpx.Response:
+    async def _exchange(self, method: str, location: Url, headers: dict[str, str], body: Body, length: int) -> Response:
         registry, before = self._target.registry, body.position
-        if self._connection is None or not self._connection.leads_to(request.url):
-            self._disconnect()
-            self._connection = registry.connect_for_upload(request.url, self._on_sent)
         try:
-            response = await registry.send_body(self._connection, request, body, length)
-        except (OSError, http.client.HTTPException) as error:
-            raise TryAgainError(f"{type(error).__name__}: {error}") from error
+            response = await registry.send(Request(method, location, headers, b"", body, length, self._on_sent))
         finally:
             self.sent_bytes += body.position - before
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        if response.status == HTTPStatus.UNAUTHORIZED:
             raise TryAgainError("the token expired during the upload")
         return registry.transient(response)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
 
 
 def _ignore(position: int) -> None:
