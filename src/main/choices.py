@@ -29,6 +29,9 @@ class Profile(enum.Enum):
     GPU = "gpu"
     """One NVIDIA GPU, of which each engine takes 0.6."""
 
+    GKE = "gke"
+    """One NVIDIA GPU on GKE, with time for its node to be made and a volume for compiled kernels."""
+
 
 @dagger.enum_type
 class Compression(enum.Enum):

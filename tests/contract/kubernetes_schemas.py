@@ -27,6 +27,7 @@ CORE = {
     "v1": "api__v1_openapi.json",
     "apps/v1": "apis__apps__v1_openapi.json",
     "networking.k8s.io/v1": "apis__networking.k8s.io__v1_openapi.json",
+    "policy/v1": "apis__policy__v1_openapi.json",
     "rbac.authorization.k8s.io/v1": "apis__rbac.authorization.k8s.io__v1_openapi.json",
 }
 # agentgateway is no Go module: its CRDs are a folder of `shared`, or where $SERVEPATH_CRDS says.

@@ -89,7 +89,7 @@ def test_a_planted_mistake_is_found(
 @pytest.mark.parametrize("overlay", SERVING, ids=name)
 def test_images_are_those_of_the_lock(overlay: Path) -> None:
     pod = engine_pod(built(overlay))
-    engine = "vllm-gpu" if overlay.name == "gpu" else "vllm-cpu"
+    engine = "vllm-gpu" if overlay.name in ("gpu", "gke") else "vllm-cpu"
     assert pod["containers"][0]["image"] == locked(engine)
     model = locked("prebuilt-modelcar")
     environment = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
@@ -102,7 +102,7 @@ def test_images_are_those_of_the_lock(overlay: Path) -> None:
         assert environment["STORAGE_URI"] == f"oci://{model}"
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu-small", "gpu"])
+@pytest.mark.parametrize("device", ["cpu", "cpu-small", "gpu", "gke"])
 def test_both_paths_run_the_same_engine(device: str) -> None:
     raw, kserve = (
         engine_pod(built(ROOT / "manifests" / path / "overlays" / device))["containers"][0]

@@ -48,7 +48,11 @@ RegistryMirror: TypeAlias = Annotated[
     ),
 ]
 ProfileName: TypeAlias = Annotated[
-    str, typer.Option("--profile", help="What one engine may use: cpu, cpu-small or gpu.")
+    str, typer.Option("--profile", help="What one engine may use: cpu, cpu-small, gpu or gke.")
+]
+Components: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--component", metavar="NAME", help="Option of the profile's overlay, such as gke-spot; repeatable."),
 ]
 Namespace: TypeAlias = Annotated[str, typer.Option(help="Namespace of both serving paths.")]
 Name: TypeAlias = Annotated[str, typer.Option(help="Base name of the deployed objects; -raw and -kserve are appended.")]

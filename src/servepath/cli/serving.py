@@ -20,6 +20,7 @@ from servepath.cli.modelcar import open_model
 from servepath.cli.options import (
     AsJson,
     BaseImage,
+    Components,
     Context,
     EngineImage,
     ExpectedAnswer,
@@ -90,6 +91,7 @@ def deploy_command(
     base: BaseImage = "",
     engine: EngineImage = "",
     profile_name: ProfileName = "cpu",
+    components: Components = None,
     namespace: Namespace = "servepath",
     name: Name = "model",
     served_model_name: ModelName = "model",
@@ -106,7 +108,7 @@ def deploy_command(
 
     Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
     """
-    profile = profile_named(profile_name)
+    profile = profile_named(profile_name, components or ())
     if modelcar and (source or hub):
         raise UsageError(
             "name one model",

@@ -11,7 +11,7 @@ from lightkube.utils.quantity import parse_quantity
 from servepath.serving.render import INSTANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 GPU = "nvidia.com/gpu"
 _SIDECAR = {"cpu": Decimal("0.01"), "memory": Decimal(15 * 2**20)}
@@ -64,15 +64,19 @@ class Needs:
 
 def needs_of(objects: Sequence[Mapping[str, Any]]) -> Needs:
     """Read what Deployments, InferenceServices and claims ask for."""
-    claims = [obj["spec"]["resources"]["requests"]["storage"] for obj in objects if obj["kind"] == KIND_OF_CLAIM]
+    claims = [obj["spec"] for obj in objects if obj["kind"] == "PersistentVolumeClaim"]
+    specs = [(obj, *found) for obj in objects if (found := _pod_spec(obj))]
+    claims += [
+        volume["ephemeral"]["volumeClaimTemplate"]["spec"]
+        for _, pod, count in specs
+        for volume in (pod.get("volumes") or ()) * count
+        if "ephemeral" in volume
+    ]
     return Needs(
         tuple(objects),
-        tuple(pod for obj in objects for pod in _pods_of(obj)),
-        tuple(int(quantity(claim)) for claim in claims),
+        tuple(_pod_of(obj, pod) for obj, pod, count in specs for _ in range(count)),
+        tuple(int(quantity(claim["resources"]["requests"]["storage"])) for claim in claims),
     )
-
-
-KIND_OF_CLAIM = "PersistentVolumeClaim"
 
 
 def labels_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
@@ -97,24 +101,21 @@ def requests_of(pod: Mapping[str, Any], kind: str = "requests") -> dict[str, Dec
     return together
 
 
-def _pods_of(obj: Mapping[str, Any]) -> Iterator[PodNeed]:
+def _pod_spec(obj: Mapping[str, Any]) -> tuple[Mapping[str, Any], int] | None:
+    """Give the pod spec of an object and how many pods it makes, None where it makes none."""
     if obj["kind"] == "Deployment":
-        pod, count = obj["spec"]["template"]["spec"], obj["spec"].get("replicas", 1)
-    elif obj["kind"] == "InferenceService":
-        pod, count = obj["spec"]["predictor"], obj["spec"]["predictor"].get("minReplicas", 1)
-    else:
-        return
+        return obj["spec"]["template"]["spec"], obj["spec"].get("replicas", 1)
+    if obj["kind"] == "InferenceService":
+        return obj["spec"]["predictor"], obj["spec"]["predictor"].get("minReplicas", 1)
+    return None
+
+
+def _pod_of(obj: Mapping[str, Any], pod: Mapping[str, Any]) -> PodNeed:
     requests, limits = requests_of(pod), requests_of(pod, "limits")
     if obj["kind"] == "InferenceService":
         requests, limits = _with_sidecar(requests), _with_sidecar(limits)
-    for _ in range(count):
-        yield PodNeed(
-            obj["metadata"]["name"],
-            requests,
-            limits,
-            pod.get("nodeSelector") or {},
-            tuple(pod.get("tolerations") or ()),
-        )
+    tolerations = tuple(pod.get("tolerations") or ())
+    return PodNeed(obj["metadata"]["name"], requests, limits, pod.get("nodeSelector") or {}, tolerations)
 
 
 def _with_sidecar(requests: Mapping[str, Decimal]) -> dict[str, Decimal]:

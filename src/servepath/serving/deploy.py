@@ -33,6 +33,7 @@ _DELETED_KINDS = (
     "Service",
     "PersistentVolumeClaim",
     "NetworkPolicy",
+    "PodDisruptionBudget",
     "Secret",
 )
 _NOT_FOUND = 404

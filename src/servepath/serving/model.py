@@ -31,6 +31,7 @@ class Profile:
         request_timeout_s: the HTTPRoute's request timeout, in seconds (KServe's default of 60 s cuts generations).
         engine_args: further arguments of vLLM.
         patience_s: how long a pod may be unschedulable before that is an error, in seconds: an autoscaler's time.
+        components: options of the overlay: directories of `manifests/<path>/components`, such as `gke-spot`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Profile:
     request_timeout_s: int
     engine_args: tuple[str, ...] = ()
     patience_s: int = 60
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from servepath.errors import UsageError
 from servepath.serving.model import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CPU = Profile(
     name="cpu",
@@ -45,15 +51,18 @@ GPU = Profile(
     patience_s=600,
 )
 
-PROFILES = {profile.name: profile for profile in (CPU, CPU_SMALL, GPU)}
+# The node, its GPU driver and the engine's image may all come first.
+GKE = replace(GPU, name="gke", startup_timeout_s=3000, patience_s=900)
+
+PROFILES = {profile.name: profile for profile in (CPU, CPU_SMALL, GPU, GKE)}
 
 
-def profile_named(name: str) -> Profile:
-    """Give the profile of that name.
+def profile_named(name: str, components: Iterable[str] = ()) -> Profile:
+    """Give the profile of that name, with options of its overlay.
 
     Raises:
         UsageError: there is none.
     """
     if name not in PROFILES:
         raise UsageError(f"no profile is named {name!r}", where="--profile", expected=" or ".join(PROFILES))
-    return PROFILES[name]
+    return replace(PROFILES[name], components=tuple(components))

@@ -30,6 +30,16 @@ INSTANCE = "app.kubernetes.io/instance"
 CLOSED = "-closed"
 """Ends the name of the KServe path's HTTPRoute, which closes what KServe's own leave open."""
 
+_CLAIM_NAME = "spec/predictor/volumes/persistentVolumeClaim/claimName"
+_NAME_REFERENCES = {
+    "nameReference": [
+        {
+            "kind": "PersistentVolumeClaim",
+            "fieldSpecs": [{"kind": "InferenceService", "path": _CLAIM_NAME}],
+        }
+    ]
+}
+"""Where a custom resource names what is renamed: kustomize knows it of Kubernetes' own kinds alone."""
 _LABEL = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_LENGTH = 63
 _ENGINE = {
@@ -130,21 +140,27 @@ async def write_overlay(
     parent = spec.profile.name
     if not (tree / "overlays" / parent).is_dir():
         raise UsageError(f"no overlay is named {parent!r}", where=str(manifests / path.value / "overlays"))
+    for component in spec.profile.components:
+        if not (tree / "components" / component).is_dir():
+            raise UsageError(f"no component is named {component!r}", where=str(manifests / path.value / "components"))
     engine = _engine_object(await build(tree / "overlays" / parent), path)
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": spec.namespace,
         "resources": [f"../{parent}"],
+        "components": [f"../../components/{component}" for component in spec.profile.components],
         "labels": [
             {"pairs": {INSTANCE: object_name(spec, path)}, "includeSelectors": True},
             {"pairs": {MANAGED_BY: OWNER}, "includeTemplates": True},
         ],
         "patches": _patches(spec, path, engine, gateway),
+        "configurations": ["name-references.yaml"],
     }
     overlay = tree / "overlays" / "rendered"
     overlay.mkdir()
     await anyio.Path(overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
+    await anyio.Path(overlay / "name-references.yaml").write_text(yaml.safe_dump(_NAME_REFERENCES))
     return overlay
 
 

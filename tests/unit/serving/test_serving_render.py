@@ -277,6 +277,6 @@ async def test_kustomize_error_names_the_directory(tmp_path: Path) -> None:
 
 
 def test_profiles() -> None:
-    assert profile_named("cpu") is CPU
+    assert profile_named("cpu") == CPU
     with pytest.raises(UsageError, match="cpu or cpu-small or gpu"):
         profile_named("tpu")
