@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from servepath.report.canary import canary_line
 from servepath.report.format import METRIC_NAMES, duration, latency, percent, percent_interval
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def one_line(document: dict[str, Any]) -> str:
         return _sentence(document["failures"][0])
     if document["comparison"]:
         return _sentence(found(document["comparison"]))
+    if document["canary"]:
+        return _sentence(canary_line(document["canary"]))
     if document["sweep"]:
         return _sentence("; ".join(knee_words(knee) for knee in document["sweep"]["knees"]))
     if document["lifecycle"] and document["lifecycle"]["rollouts"] and not document["checks"]:
@@ -52,6 +55,8 @@ def tiles(document: dict[str, Any]) -> list[Tile]:
     candidates: list[Tile] = []
     if comparison and comparison["client"]["kept_schedule"]:
         candidates += _ratio_tiles(comparison["ratios"])
+    if not candidates and document["canary"]:
+        candidates += _canary_tiles(document["canary"])
     if not candidates and document["sweep"]:
         candidates += [_knee_tile(knee) for knee in document["sweep"]["knees"]]
     if not candidates and document["lifecycle"]:
@@ -113,6 +118,18 @@ def _ratio_tiles(ratios: Sequence[dict[str, Any]]) -> Iterable[Tile]:
             )
 
 
+def _canary_tiles(canary: dict[str, Any]) -> list[Tile]:
+    client, steps = canary["client"], canary["steps"]
+    share = max((change["canary_percent"] for change in canary["weights"]), default=0)
+    reached = f"{len(steps)} of {len(canary['plan']['steps_percent'])} steps, {duration(canary['duration_s'])}"
+    shown = [
+        Tile(str(client["failed_count"]), "client requests failed", f"of {client['request_count']} on one hostname"),
+        Tile(f"{share}%", f"of the traffic at most, then {canary['outcome']}", reached),
+    ]
+    compared = [step["comparison"] for step in steps if step["comparison"] and step["comparison"]["ratios"]]
+    return [*shown, *(_ratio_tiles(compared[-1]["ratios"]) if compared else ())]
+
+
 def _knee_tile(knee: dict[str, Any]) -> Tile:
     value = "none" if knee["rate_per_s"] is None else f"{knee['rate_per_s']:.3g}/s"
     cost = knee["cost"]
@@ -148,6 +165,8 @@ def _measured_facts(document: dict[str, Any]) -> Iterable[str]:
     if comparison:
         failed = sum(path["error_count"] for path in comparison["paths"])
         yield f"{failed} of {comparison['sample_count']} requests failed"
+    if document["canary"] and comparison:
+        yield canary_line(document["canary"])
     if sweep and comparison:
         yield from (knee_words(knee) for knee in sweep["knees"])
     if instrument and instrument["points"]:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from servepath.redaction import known, redact
+from servepath.report.canary import canary_values
 from servepath.report.measured import (
     comparison_values,
     instrument_values,
@@ -47,6 +48,7 @@ def document_of(report: Report) -> dict[str, Any]:
         "sweep": sweep_values(report.sweep) if report.sweep else None,
         "instrument": instrument_values(report.instrument) if report.instrument else None,
         "lifecycle": lifecycle_values(report.lifecycle) if report.lifecycle else None,
+        "canary": canary_values(report.canary) if report.canary else None,
         "error": asdict(report.error) if report.error else None,
         "diagnostics": [asdict(quote) for quote in report.quotes],
     }

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from servepath.report import answer, page_plots
+from servepath.report import answer, canary, page_plots
 from servepath.report import format as text
+from servepath.report.canary_plot import canary_plot
 from servepath.report.svg import nice_ticks
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def html_page(document: dict[str, Any], kept: KeptSamples) -> str:
         blocks=page_plots.block_figures(comparison, kept.comparison),
         sweep_figures=page_plots.sweep_figures(document["sweep"]),
         instrument_figure=page_plots.instrument_figure(document["instrument"]),
+        canary_words=canary.ratio_words,
+        canary_plot=canary_plot(document["canary"], kept.canary) if document["canary"] else None,
         rollouts=page_plots.rollout_figures(document["lifecycle"], kept.rollouts),
     )
 

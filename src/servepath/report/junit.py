@@ -32,6 +32,7 @@ def junit_xml(document: dict[str, Any]) -> str:
         "stages": list(_stage_cases(document)),
         "checks": list(_check_cases(document)),
         "benchmark": list(_benchmark_cases(document)),
+        "canary": list(_canary_cases(document["canary"])) if document["canary"] else [],
     }
     cases = [case for group in suites.values() for case in group]
     root = Element("testsuites", {"name": "servepath", **_counts(cases)})
@@ -98,6 +99,18 @@ def _benchmark_cases(document: dict[str, Any]) -> Iterable[_Case]:
         seen, limit = (objective_value(one["objective"], one[key]) for key in ("seen", "limit"))
         failure = f"seen {seen}, allowed {limit}"
         yield _Case(f"benchmark.{one['path']}", one["objective"], 0.0, failure="" if one["met"] else failure)
+
+
+def _canary_cases(canary: dict[str, Any]) -> Iterable[_Case]:
+    for step in canary["steps"]:
+        seconds = step["ended_s"] - step["began_s"]
+        failure = "; ".join(step["reasons"]) if step["decision"] != "promote" else ""
+        yield _Case("canary", f"step {step['number'] + 1}, {step['weight_percent']}%", seconds, failure=failure)
+    yield _Case("canary", "is promoted", canary["duration_s"], failure=canary["cause"])
+    client = canary["client"]
+    failed = f"{client['failed_count']} of {client['request_count']} requests failed" if client["failed_count"] else ""
+    detail = _lines({str(one["failed_count"]): one["error"] for one in client["errors"]})
+    yield _Case("canary", "no client request fails", canary["duration_s"], failure=failed, detail=detail)
 
 
 def _counts(cases: list[_Case]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from servepath.report import answer
+from servepath.report.canary import canary_markdown
 from servepath.report.format import (
     METRIC_NAMES,
     duration,
@@ -41,6 +42,7 @@ def markdown_page(document: dict[str, Any]) -> str:
         _diagnostics(document["diagnostics"]),
         _comparison(document["comparison"]) if document["comparison"] else "",
         _slo(document["slo"]),
+        canary_markdown(document["canary"]) if document["canary"] else "",
         _sweep(document["sweep"]) if document["sweep"] else "",
         _lifecycle(document["lifecycle"]) if document["lifecycle"] else "",
         _instrument(document["instrument"]) if document["instrument"] else "",

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_CELL_CHARS = 300
+# What begins a list, a quote or a heading where a text begins a line.
+OPENS_A_BLOCK = re.compile(r"^(\d*)([-+*>#]+(?=\s|$)|>|[.)])")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; cells are escaped and cut."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
+    first, *others = ["| " + " | ".join(cell(value) for value in line) + " |" for line in (head, *rows)]
+    return "\n".join([first, "| " + " | ".join(["---"] * len(head)) + " |", *others])
 
 
 def cell(text: str) -> str:
     """Text that stays in its cell: one line, no pipe, no HTML, at most `MAX_CELL_CHARS` characters."""
     one_line = " ".join(str(text).split())
     cut = one_line if len(one_line) <= MAX_CELL_CHARS else one_line[:MAX_CELL_CHARS] + "…"
-    return cut.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    escaped = cut.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    return OPENS_A_BLOCK.sub(r"\1\\\2", escaped)
 
 
 def code_block(lines: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
+from servepath.report.canary import canary_failures
 from servepath.report.format import objective_name, objective_value
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from servepath.bench.instrument import Instrument
     from servepath.bench.model import Comparison
     from servepath.bench.slo import SloResult
+    from servepath.canary.model import CanaryResult
     from servepath.cluster.model import Cluster
     from servepath.lifecycle.model import Lifecycle
     from servepath.modelcar.model import Modelcar
@@ -68,6 +70,7 @@ class Report:
         sweep: what each path did at rising rates.
         instrument: what the load generator itself adds to a latency.
         lifecycle: what KServe gives and costs besides latency.
+        canary: how a canary ended.
         quotes: the telling lines of a failed run's diagnostics.
         error: why the run stopped, None when it came to its end.
     """
@@ -85,6 +88,7 @@ class Report:
     instrument: Instrument | None = None
     lifecycle: Lifecycle | None = None
     quotes: tuple[Quote, ...] = ()
+    canary: CanaryResult | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -107,9 +111,11 @@ class Report:
                 for summary in self.comparison.summaries
                 if summary.error_rate > allowed
             ]
+        if self.canary:
+            reasons += canary_failures(self.canary)
         if (
             not reasons
-            and not (self.comparison or self.sweep or self.lifecycle)
+            and not (self.comparison or self.sweep or self.lifecycle or self.canary)
             and all(check.verdict is Verdict.SKIP for check in self.checks)
         ):
             reasons.append("nothing was checked and nothing was measured")

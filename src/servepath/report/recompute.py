@@ -1,7 +1,7 @@
 """Computes the numbers of a report again from its raw samples, and says where one differs.
 
-Which numbers: the whole comparison, the objectives, the whole sweep, and the lifecycle. What the samples cannot tell is
-taken from the report: the plan, the limits, the offered rates, the price of an hour.
+Which numbers: the whole comparison, the objectives, the whole sweep, the lifecycle and the canary. What the samples
+cannot tell is taken from the report: the plan, the limits, the offered rates, the price of an hour.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from servepath.errors import InputError
 from servepath.lifecycle.load import downtime_s
 from servepath.lifecycle.model import Lifecycle, Rollout
 from servepath.lifecycle.summary import measurement
+from servepath.report.canary import client_values
 from servepath.report.document import plain
 from servepath.report.measured import comparison_values, instrument_values, lifecycle_values, slo_values, sweep_values
 from servepath.report.write import REPORT_FILE, SAMPLES_FILE, load_report, load_samples, samples_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from servepath.bench.capacity import Sweep
-    from servepath.bench.model import Comparison
+    from servepath.bench.model import Comparison, Sample
     from servepath.report.samples import KeptSamples
 
 # Sums of floats differ in their last digits between processors.
@@ -89,7 +90,7 @@ def computed_values(document: dict[str, Any], kept: KeptSamples, packed: bytes) 
     """The top-level values of a report document that follow from its samples."""
     values: dict[str, Any] = {"samples": samples_values(kept, packed)}
     if document["comparison"]:
-        comparison = _comparison(document["comparison"], kept)
+        comparison = _comparison(document["comparison"], kept.comparison)
         values["comparison"] = comparison_values(comparison)
         limits = {one["objective"]: one["limit"] for one in document["slo"]}
         results = evaluate(comparison, Slo(**{name: limits.get(name) for name in OBJECTIVES}))
@@ -100,6 +101,8 @@ def computed_values(document: dict[str, Any], kept: KeptSamples, packed: bytes) 
         values["instrument"] = instrument_values(_instrument(document["instrument"], kept))
     if document["lifecycle"]:
         values["lifecycle"] = lifecycle_values(_lifecycle(document["lifecycle"], kept))
+    if document.get("canary"):
+        values["canary"] = _canary(document["canary"], kept)
     return values
 
 
@@ -132,10 +135,21 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _comparison(written: dict[str, Any], kept: KeptSamples) -> Comparison:
+def _canary(written: dict[str, Any], kept: KeptSamples) -> dict[str, Any]:
+    """The canary with what its clients saw and the comparison of each step computed again."""
+    steps = []
+    for step, samples in zip(written["steps"], kept.canary_steps, strict=True):
+        met = [one for one in kept.canary if step["began_s"] <= one.sent_s < step["ended_s"]]
+        client = {"request_count": len(met), "failed_count": sum(bool(one.error) for one in met)}
+        again = _comparison(step["comparison"], samples) if step["comparison"] else None
+        steps.append({**step, "client": client, "comparison": comparison_values(again) if again else None})
+    return {**written, "client": client_values(kept.canary), "steps": steps}
+
+
+def _comparison(written: dict[str, Any], samples: Sequence[Sample]) -> Comparison:
     order = [tuple(names) for names in written["order"]]
     names = [path["path"] for path in written["paths"]]
-    return analyse(kept.comparison, _plan(written["plan"]), order, names=names, stopped=written["stopped"])
+    return analyse(samples, _plan(written["plan"]), order, names=names, stopped=written["stopped"])
 
 
 def _plan(written: dict[str, Any]) -> BenchPlan:

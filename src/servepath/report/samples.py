@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from servepath.bench.model import ErrorClass, Sample
+from servepath.canary.model import ClientRequest
+from servepath.serving.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,18 +53,29 @@ class KeptSamples:
         sweep: the requests of the sweep.
         rollouts: for each rollout, the seconds since it began when a request was sent, and whether it was answered.
         instrument: for each number of streams, what the client added.
+        canary: the clients' requests while a canary ran.
+        canary_steps: for each of its steps, the requests of the paired measurement.
     """
 
     comparison: tuple[Sample, ...] = ()
     sweep: tuple[Sample, ...] = ()
     rollouts: tuple[RolloutSamples, ...] = ()
     instrument: tuple[AddedTimes, ...] = ()
+    canary: tuple[ClientRequest, ...] = ()
+    canary_steps: tuple[tuple[Sample, ...], ...] = ()
 
     @property
     def request_count(self) -> int:
         """How many requests are kept."""
         paced = sum(len(one.e2e_s) for one in self.instrument)
-        return len(self.comparison) + len(self.sweep) + sum(len(one) for one in self.rollouts) + paced
+        of_canary = len(self.canary) + sum(len(one) for one in self.canary_steps)
+        return len(self.comparison) + len(self.sweep) + sum(len(one) for one in self.rollouts) + paced + of_canary
+
+    @property
+    def token_count(self) -> int:
+        """How many token times are kept."""
+        samples = (*self.comparison, *self.sweep, *(one for step in self.canary_steps for one in step))
+        return sum(len(one.token_times_s) for one in samples)
 
 
 def kept_samples(report: Report) -> KeptSamples:
@@ -74,6 +87,11 @@ def kept_samples(report: Report) -> KeptSamples:
         instrument=tuple(
             AddedTimes(**{name: getattr(point.overheads, name) for name in OVERHEADS})
             for point in (report.instrument.points if report.instrument else ())
+        ),
+        canary=report.canary.requests if report.canary else (),
+        canary_steps=tuple(
+            step.comparison.samples if step.comparison else ()
+            for step in (report.canary.steps if report.canary else ())
         ),
     )
 
@@ -89,6 +107,8 @@ def pack(kept: KeptSamples) -> bytes:
             for rollout in kept.rollouts
         ],
         "instrument": [{name: _times(getattr(one, name)) for name in OVERHEADS} for one in kept.instrument],
+        "canary": _client_columns(kept.canary),
+        "canary_steps": [_columns(step) for step in kept.canary_steps],
     }
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(text.encode())
@@ -114,6 +134,8 @@ def unpack(content: bytes) -> KeptSamples:
             instrument=tuple(
                 AddedTimes(**{name: tuple(_seconds(one[name])) for name in OVERHEADS}) for one in document["instrument"]
             ),
+            canary=tuple(_client_rows(document["canary"])) if "canary" in document else (),
+            canary_steps=tuple(tuple(_rows(step)) for step in document.get("canary_steps", ())),
         )
     except (LookupError, TypeError, AttributeError, zstandard.ZstdError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -164,6 +186,32 @@ def _rows(columns: dict[str, Any]) -> Iterator[Sample]:
             completion_tokens=completion,
             error=ErrorClass(error["class"]) if error else None,
             error_detail=error["detail"] if error else "",
+        )
+
+
+def _client_columns(requests: Sequence[ClientRequest]) -> dict[str, Any]:
+    """The requests of a canary's clients; one without a first token has 0 there and says so beside it."""
+    return {
+        "sent": _times(one.sent_s for one in requests),
+        "ended": _times(one.ended_s for one in requests),
+        "ttft": _times(one.ttft_s or 0.0 for one in requests),
+        "has_ttft": [int(one.ttft_s is not None) for one in requests],
+        "slot": [str(one.slot or "") for one in requests],
+        "errors": [{"row": row, "error": one.error} for row, one in enumerate(requests) if one.error],
+    }
+
+
+def _client_rows(columns: dict[str, Any]) -> Iterator[ClientRequest]:
+    errors = {one["row"]: one["error"] for one in columns["errors"]}
+    times = [_seconds(columns[name]) for name in ("sent", "ended", "ttft")]
+    table = zip(*times, columns["has_ttft"], columns["slot"], strict=True)
+    for row, (sent_s, ended_s, ttft_s, has_ttft, slot) in enumerate(table):
+        yield ClientRequest(
+            sent_s=sent_s,
+            ended_s=ended_s,
+            ttft_s=ttft_s if has_ttft else None,
+            slot=Slot(slot) if slot else None,
+            error=errors.get(row, ""),
         )
 
 

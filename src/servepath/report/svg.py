@@ -79,7 +79,7 @@ def x_labels(x: Axis, ticks: Sequence[tuple[float, str]], name: str, height: flo
     free_from = -math.inf
     for value, label in ticks:
         half = len(label) * CHAR_PX / 2
-        center = min(max(x.px(value), half), WIDTH - half)
+        center = min(max(x.px(value), half), max(WIDTH, x.end_px + RIGHT) - half)
         if center - half >= free_from:
             labels.append(text(center, baseline, label, "middle"))
             free_from = center + half + LABEL_GAP_PX
@@ -91,10 +91,10 @@ def text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> str
     return f'<text class="{kind}" x="{round(x, 2)}" y="{round(y, 2)}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def svg(title: str, description: str, height: float, parts: Sequence[str]) -> Markup:
+def svg(title: str, description: str, height: float, parts: Sequence[str], width: float = WIDTH) -> Markup:
     """A plot with its name, and what it shows in words for those who do not see it."""
     opening = (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
     )
     return Markup(opening + "".join(parts) + "</svg>")  # noqa: S704  # every text inside went through escape()

@@ -129,7 +129,7 @@ def samples_values(kept: KeptSamples, packed: bytes) -> dict[str, Any]:
         "digest": f"sha256:{hashlib.sha256(packed).hexdigest()}",
         "size_bytes": len(packed),
         "request_count": kept.request_count,
-        "token_count": sum(len(one.token_times_s) for one in (*kept.comparison, *kept.sweep)),
+        "token_count": kept.token_count,
     }
 
 
@@ -140,7 +140,13 @@ def _without_secrets(kept: KeptSamples, secrets: Sequence[str]) -> KeptSamples:
             for one in samples
         )
 
-    return replace(kept, comparison=clean(kept.comparison), sweep=clean(kept.sweep))
+    return replace(
+        kept,
+        comparison=clean(kept.comparison),
+        sweep=clean(kept.sweep),
+        canary=tuple(replace(one, error=redact(plain(one.error), secrets)) for one in kept.canary),
+        canary_steps=tuple(clean(step) for step in kept.canary_steps),
+    )
 
 
 def json_bytes(document: dict[str, Any]) -> bytes:

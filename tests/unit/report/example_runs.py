@@ -17,6 +17,7 @@ from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.model import Layer, Modelcar, ModelSource
 from servepath.report.model import Quote, Report, report_error
 from servepath.serving.model import Endpoint, ServingPath
+from tests.unit.report.example_canary import example_canary
 from tests.unit.report.example_measurements import example_instrument, example_lifecycle, example_sweep
 
 API_KEY = "sk-do-not-print-<&>\"'-0123456789"
@@ -175,6 +176,7 @@ def full_run() -> Report:
         sweep=example_sweep(),
         instrument=example_instrument(),
         lifecycle=example_lifecycle(),
+        canary=example_canary(),
     )
 
 

@@ -63,6 +63,7 @@ def test_the_facts_at_a_glance() -> None:
         "17 of 17 checks passed, 1 skipped",
         "4 min 41 s in all",
         "0 of 240 requests failed",
+        "the canary sha256:222222222222 was promoted (10%, 100%); no client request failed of 100",
         "raw meets its objectives up to 6 requests/s",
         "kserve meets its objectives up to 6 requests/s",
         "the client itself adds 0.31 ms to TTFT",

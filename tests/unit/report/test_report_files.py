@@ -122,7 +122,7 @@ def test_the_page_shows_the_plots_of_a_comparison_and_none_without(written: tupl
     report, directory = written
     page = text_of(directory, "report.html")
     ET.fromstring("<all>" + "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL)) + "</all>")  # noqa: S314
-    assert page.count("<svg") == (13 if report.sweep else 7 if report.comparison else 0)
+    assert page.count("<svg") == (14 if report.sweep else 7 if report.comparison else 0)
     assert page.count('class="bar pass"') + page.count('class="bar fail"') == len(report.stages)
     assert "nan" not in re.sub(r"[a-z]*nan[a-z]+|[a-z]+nan", "", page.lower())
 

@@ -68,6 +68,7 @@ def test_the_numbers_are_where_they_are_looked_for() -> None:
     assert ["path", "latency", "p50", "p95", "p99", "samples"] in heads
     assert any("highest rate" in head for head in heads)
     assert any("downtime" in head for head in heads)
+    assert ["share", "decision", "held", "failed client requests", "why"] in heads
     assert any("streams at once" in head for head in heads)
 
 
