@@ -19,7 +19,8 @@ HELP = """Does my model serve, how fast, and what does KServe cost and give over
 The stages run in this order, each alone or all of them by `servepath e2e`:
 modelcar, cluster, platform, deploy, smoke, bench, report.
 
-Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 SLO missed, 130 interrupted.
+Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 SLO missed, 8 promotion refused,
+130 interrupted.
 """
 
 COMMANDS = {
@@ -39,6 +40,7 @@ COMMANDS = {
     "report": "servepath.cli.report:report_command",
     "e2e": "servepath.cli.e2e:e2e_command",
     "mirror": "servepath.cli.mirror:mirror_command",
+    "preflight": "servepath.cli.preflight:preflight_command",
 }
 """Every command and where its function is, in the order of the help."""
 

@@ -30,7 +30,7 @@ def base_image(given: str) -> str:
 
 def engine_image(given: str, profile: Profile) -> str:
     """Give the engine: the one that was given, or vLLM of the lock for the profile's hardware."""
-    hardware = profile.name.partition("-")[0]
+    hardware = "cpu" if profile.name.startswith("cpu") else "gpu"
     return given or _pin(f"vllm-{hardware}")
 
 

@@ -172,6 +172,10 @@ class ArtifactRepository:
     path: str
     location: str
 
+    def reference(self, name: str, image: str) -> str:
+        """Give the reference under which an image, named by digest, is in this repository."""
+        return f"{self.registry}/{self.path}/{name}@{image.rpartition('@')[2]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
