@@ -86,8 +86,8 @@ async def read(client: AsyncClient, kind: str, name: str, namespace: str | None 
     return dict(found.to_dict())
 
 
-async def apply(client: AsyncClient, obj: Mapping[str, Any]) -> Json:
-    """Apply an object server-side and give what the API server made of it.
+async def apply(client: AsyncClient, obj: Mapping[str, Any], *, dry_run: bool = False) -> Json:
+    """Apply an object server-side and give what the API server made of it, or would make of it in a dry run.
 
     An object of the same name that servepath did not make is left alone.
 
@@ -104,7 +104,7 @@ async def apply(client: AsyncClient, obj: Mapping[str, Any]) -> Json:
             expected=f"the label {MANAGED_BY}={OWNER}, or another --name or --namespace",
         )
     with errors_of(where):
-        applied: Any = await client.apply(from_dict(dict(obj)), force=True)
+        applied: Any = await client.apply(from_dict(dict(obj)), force=True, dry_run=dry_run)
     return dict(applied.to_dict())
 
 

@@ -1,6 +1,6 @@
 """The records of a release in its namespace: one labelled ConfigMap for each promotion, numbered, the newest kept.
 
-A record also carries what was there before its promotion began, so that whoever comes after a kill can put it back.
+Beside what it says it keeps what the next promotion compares with: the samples of its gate's benchmark.
 """
 
 from __future__ import annotations
@@ -102,18 +102,35 @@ async def save_record(client: AsyncClient, kept: Kept, record: Record, **attache
         ClusterError: somebody else has written it in between, it is too large, or the API server refuses.
     """
     obj = _config_map(record, {**kept.attached, **attached}, kept.version)
+    try:
+        with errors_of(_place(record)):
+            return _kept(await client.replace(obj), record.spec.namespace)
+    except ClusterError as error:
+        # It may have been written, and the answer lost: then a second write would be refused as somebody else's.
+        present = await _read_one(client, record)
+        if present is not None and present.record == record and present.attached == {**kept.attached, **attached}:
+            return present
+        if present is None or present.version == kept.version:
+            raise
+        raise ClusterError(
+            "another process has changed it",
+            where=_place(record),
+            expected="one promotion at a time",
+            next_command=f"servepath history --namespace {record.spec.namespace} --name {record.spec.name}",
+        ) from error
+
+
+async def _read_one(client: AsyncClient, record: Record) -> Kept | None:
+    """Read a record by its number, None where it is not there."""
+    namespace = record.spec.namespace
     with errors_of(_place(record)):
         try:
-            return _kept(await client.replace(obj), record.spec.namespace)
+            found = await client.get(ConfigMap, record_name(record.spec.name, record.number), namespace=namespace)
         except ApiError as error:
-            if error.status.code == HTTPStatus.CONFLICT:
-                raise ClusterError(
-                    "another process has changed it",
-                    where=_place(record),
-                    expected="one promotion at a time",
-                    next_command=f"servepath history --namespace {record.spec.namespace} --name {record.spec.name}",
-                ) from error
+            if error.status.code == HTTPStatus.NOT_FOUND:
+                return None
             raise
+    return _kept(found, namespace)
 
 
 async def prune(client: AsyncClient, namespace: str, release: str) -> tuple[int, ...]:
@@ -135,7 +152,7 @@ async def prune(client: AsyncClient, namespace: str, release: str) -> tuple[int,
 
 
 def _config_map(record: Record, attached: Mapping[str, Any], version: str | None = None) -> ConfigMap:
-    packed = {f"{name}.json.gz": _pack(value) for name, value in attached.items()}
+    packed = {f"{name}.json.gz": pack(value) for name, value in attached.items()}
     text = json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n"
     size_bytes = len(text.encode()) + sum(map(len, packed.values()))
     if size_bytes > MAX_KEPT_BYTES:
@@ -157,7 +174,7 @@ def _kept(obj: ConfigMap, namespace: str) -> Kept:
     where = f"ConfigMap {namespace}/{metadata.name}"
     try:
         document: Json = json.loads((obj.data or {})[_RECORD_KEY])
-        attached = {name.removesuffix(".json.gz"): _unpack(value) for name, value in (obj.binaryData or {}).items()}
+        attached = {name.removesuffix(".json.gz"): unpack(value) for name, value in (obj.binaryData or {}).items()}
     except (KeyError, ValueError, OSError, EOFError) as error:
         raise ClusterError(
             f"not a promotion record: {type(error).__name__} {error}",
@@ -167,11 +184,17 @@ def _kept(obj: ConfigMap, namespace: str) -> Kept:
     return Kept(from_json(document, where), str(metadata.resourceVersion), attached)
 
 
-def _pack(value: Any) -> str:
+def pack(value: Any) -> str:
+    """Give a JSON value as the text of a binary field: gzip in base64."""
     return base64.b64encode(gzip.compress(json.dumps(value).encode(), mtime=0)).decode()
 
 
-def _unpack(text: str) -> Any:
+def unpack(text: str) -> Any:
+    """Give the value of a text of `pack`.
+
+    Raises:
+        ValueError: it is none; EOFError or OSError where it ends early or is no gzip.
+    """
     return json.loads(gzip.decompress(base64.b64decode(text)))
 
 

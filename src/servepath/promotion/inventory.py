@@ -6,7 +6,6 @@ Objects are read as plain JSON, field for field: a typed client would drop the f
 from __future__ import annotations
 
 import copy
-import hashlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.promotion.labels import RECORD, RELEASE
 from servepath.serving.model import ServingPath
 from servepath.serving.render import INSTANCE
+from servepath.serving.slots import Slot, route_name, slot_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,8 +69,9 @@ API_VERSIONS = {kind: f"{group}/{version}" if group else version for group, vers
 
 
 def instances_of(release: str) -> frozenset[str]:
-    """Give the values of `app.kubernetes.io/instance` that objects of a release may have."""
-    return frozenset({release, *(f"{release}-{path}" for path in ServingPath)})
+    """Give the values of `app.kubernetes.io/instance` that a release's objects have: both paths, slots, the route."""
+    names = {slot_name(release, slot) for slot in Slot}
+    return frozenset({route_name(release), *(f"{name}-{path}" for name in names for path in ServingPath)})
 
 
 def is_of(obj: Mapping[str, Any], release: str) -> bool:
@@ -126,7 +127,7 @@ def key_of(obj: Mapping[str, Any]) -> tuple[str, str]:
 def content_of(obj: Mapping[str, Any]) -> Json:
     """Give what somebody asked for: no status, and nothing that the API server or a controller notes down by itself.
 
-    Of a Secret there is only what tells that it changed.
+    Of a Secret there is its content too: whoever keeps it keeps it in a Secret.
     """
     kept = {name: value for name, value in copy.deepcopy(dict(obj)).items() if name != "status"}
     metadata = kept["metadata"]
@@ -138,9 +139,6 @@ def content_of(obj: Mapping[str, Any]) -> Json:
         metadata["annotations"] = asked
     if kept["kind"] == "PersistentVolumeClaim":
         kept["spec"].pop("volumeName", None)
-    if kept["kind"] == "Secret":
-        values = sorted((kept.pop("data", None) or {}).items())
-        kept["digest"] = hashlib.sha256(repr(values).encode()).hexdigest()
     return kept
 
 

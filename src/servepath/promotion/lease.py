@@ -8,7 +8,7 @@ one is refused.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -61,7 +61,7 @@ def lease_name(release: str) -> str:
 @asynccontextmanager
 async def hold(
     client: AsyncClient, namespace: str, release: str, holder: str, times: LeaseTimes | None = None
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Holding]:
     """Hold the Lease of a release for the block; the block is cancelled when it is lost.
 
     Args:
@@ -76,40 +76,42 @@ async def hold(
         LeaseLostError: it was lost while the block ran.
         ClusterError: the API server refuses.
     """
-    times = times or LeaseTimes()
-    held = _Held(client, namespace, release, holder, times)
+    held = Holding(client, namespace, release, holder, times or LeaseTimes())
     await held.acquire()
-    lost: LeaseLostError | None = None
     try:
         async with anyio.create_task_group() as group:
+            # Whoever is interrupted still puts things back, and must hold the Lease until that is done.
+            renewing = anyio.CancelScope(shield=True)
 
             async def renew() -> None:
-                nonlocal lost
-                try:
-                    await held.renew_for_ever()
-                except LeaseLostError as error:
-                    lost = error
-                    group.cancel_scope.cancel()
+                with renewing:
+                    try:
+                        await held.renew_for_ever()
+                    except LeaseLostError as error:
+                        held.lost = error
+                        group.cancel_scope.cancel()
 
             group.start_soon(renew)
-            yield
-            group.cancel_scope.cancel()
+            try:
+                yield held
+            finally:
+                renewing.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            if lost is None:
-                await held.release()
-    if lost is not None:
-        raise lost
+            await held.release()
+    if held.lost is not None:
+        raise held.lost
 
 
-class _Held:
-    """A Lease that one process holds, or waits for."""
+class Holding:
+    """A Lease that one process holds, or waits for; `lost` says why it holds it no more."""
 
     def __init__(self, client: AsyncClient, namespace: str, release: str, holder: str, times: LeaseTimes) -> None:
         self._client, self._namespace, self._release = client, namespace, release
         self._holder, self._times = holder, times
         self._name = lease_name(release)
         self._lease: Lease | None = None
+        self.lost: LeaseLostError | None = None
 
     @property
     def _place(self) -> str:
@@ -168,14 +170,14 @@ class _Held:
 
     async def release(self) -> None:
         """Let the Lease go, so that the next one need not wait; where that fails, it runs out."""
-        lease = self._lease
-        if lease is None or lease.spec is None:
+        if self.lost is not None:
             return
-        spec = replace(lease.spec, holderIdentity="", leaseDurationSeconds=1, renewTime=_now())
-        try:
-            await self._client.replace(replace(lease, spec=spec))
-        except (ApiError, httpx2.HTTPError):
-            return
+        # Read anew: a renewal that was cancelled may have been written.
+        with suppress(httpx2.HTTPError):
+            lease = await self._read()
+            if lease is not None and lease.spec is not None and lease.spec.holderIdentity == self._holder:
+                spec = replace(lease.spec, holderIdentity="", leaseDurationSeconds=1, renewTime=_now())
+                await self._client.replace(replace(lease, spec=spec))
 
     async def _renew(self) -> None:
         lease = self._lease

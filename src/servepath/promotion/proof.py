@@ -47,7 +47,7 @@ class Wanted:
         digest: of the modelcar.
         path: the serving path.
         engine_image: `repository@sha256:…`.
-        lock: the lock in use.
+        lock: the lock in use, None where no engine may stand for another.
         lock_digest: sha256 of its file.
         manifests_digest: of the manifests in use.
     """
@@ -55,7 +55,7 @@ class Wanted:
     digest: str
     path: ServingPath
     engine_image: str
-    lock: Lock
+    lock: Lock | None
     lock_digest: str
     manifests_digest: str
 
@@ -123,7 +123,7 @@ def _same_engine(tested: str, wanted: Wanted) -> bool:
         return True
     releases = {
         pin.reference.partition("@")[2]: _release(pin.reference)
-        for name, pin in wanted.lock.images.items()
+        for name, pin in (wanted.lock.images if wanted.lock else {}).items()
         if name.startswith("vllm-")
     }
     first, second = releases.get(digest), releases.get(wanted.engine_image.partition("@")[2])

@@ -36,6 +36,18 @@ class Stage(StrEnum):
     VERIFY = "verify"
 
 
+class Strategy(StrEnum):
+    """How a version comes into the place of the one before.
+
+    `first`: there is none. `canary`: it runs beside it and gets its share of the traffic step by step. `replace`: it
+    is put in its place, because only one can run or because the one before does not serve.
+    """
+
+    FIRST = "first"
+    CANARY = "canary"
+    REPLACE = "replace"
+
+
 class State(StrEnum):
     """What became of a promotion."""
 
@@ -64,6 +76,7 @@ class Record:
         source: where the modelcar came from: `host/repository@sha256:…`.
         who: who asked for it: the user that the API server knows, and the machine's.
         started_at: RFC 3339, UTC.
+        strategy: how it comes into the place of what serves.
         stage: the stage that is under way, or that was the last.
         state: what became of it.
         ended_at: RFC 3339, UTC; empty while it is under way.
@@ -82,6 +95,7 @@ class Record:
     source: str
     who: str
     started_at: str
+    strategy: Strategy = Strategy.FIRST
     stage: Stage = Stage.PLAN
     state: State = State.RUNNING
     ended_at: str = ""
@@ -183,5 +197,5 @@ def _read(document: Mapping[str, Any]) -> Record:
     profile["engine_args"] = tuple(profile["engine_args"])
     values["spec"] = ServingSpec(**(values["spec"] | {"profile": Profile(**profile)}))
     values["path"], values["stage"] = ServingPath(values["path"]), Stage(values["stage"])
-    values["state"] = State(values["state"])
+    values["state"], values["strategy"] = State(values["state"]), Strategy(values["strategy"])
     return Record(**values)

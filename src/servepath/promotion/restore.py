@@ -1,4 +1,4 @@
-"""Put a release back to exactly what it was: what was made is deleted, what was changed or deleted is put back."""
+"""Put a release back to exactly what it was: what was changed or deleted is put back, what was made is deleted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from servepath.errors import ClusterError
 from servepath.promotion.inventory import RESOURCES, content_of, inventory, key_of, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from lightkube import AsyncClient
 
     from servepath.cluster.objects import Json
 
+_ROUTE = "HTTPRoute"
 _GONE_TIMEOUT_S = 180.0
 _TRIES = 5
 
@@ -35,15 +36,12 @@ class Restored:
     put_back: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [
-            f"{len(self.deleted)} deleted" if self.deleted else "",
-            f"{len(self.put_back)} put back" if self.put_back else "",
-        ]
-        return ", ".join(filter(None, parts)) or "nothing had changed"
+        counts = ((self.deleted, "deleted"), (self.put_back, "put back"))
+        return ", ".join(f"{len(objects)} {what}" for objects, what in counts if objects) or "nothing had changed"
 
 
 async def take_snapshot(client: AsyncClient, namespace: str, release: str) -> list[Json]:
-    """Read what there is of a release, as it can be put back.
+    """Read what there is of a release, as it can be put back; it holds keys, and belongs into a Secret.
 
     Raises:
         ClusterError: the API server refuses.
@@ -51,29 +49,44 @@ async def take_snapshot(client: AsyncClient, namespace: str, release: str) -> li
     return [snapshot_of(obj) for obj in await inventory(client, namespace, release)]
 
 
-async def restore(client: AsyncClient, namespace: str, release: str, before: Sequence[Json]) -> Restored:
+async def restore(
+    client: AsyncClient,
+    namespace: str,
+    release: str,
+    before: Sequence[Json],
+    await_engines: Callable[[Sequence[Json]], Awaitable[None]],
+) -> Restored:
     """Make a release what a snapshot says; doing it again changes nothing.
 
-    Everything of the release that the snapshot does not know is deleted first: one accelerator has room for one engine.
+    First the engines of before, then, when they serve again, the routes that lead to them, and last everything that
+    the snapshot does not know is deleted: clients are led to an engine at any moment.
 
     Args:
         client: the Kubernetes client.
         namespace: the release's namespace.
         release: its base name.
         before: what `take_snapshot` gave.
+        await_engines: awaits what was put back, before a route leads there.
 
     Raises:
         ClusterError: the API server refuses, or an object is still there after three minutes.
     """
     wanted = {key_of(one["content"]): one for one in before}
     present = {key_of(obj): obj for obj in await inventory(client, namespace, release)}
+
+    async def put_back(*, routes: bool) -> list[Json]:
+        chosen = {key: one for key, one in wanted.items() if (key[0] == _ROUTE) is routes}
+        return [one["content"] for key, one in chosen.items() if await _put_back(client, present.get(key), one)]
+
+    changed = await put_back(routes=False)
+    await await_engines(changed)
+    changed += await put_back(routes=True)
     surplus = [obj for key, obj in present.items() if key not in wanted]
     for obj in reversed(surplus):
         await _delete(client, namespace, obj)
     for obj in surplus:
         await _until_gone(client, namespace, obj)
-    put_back = [one["content"] for key, one in wanted.items() if await _put_back(client, present.get(key), one)]
-    return Restored(tuple(map(place, surplus)), tuple(map(place, put_back)))
+    return Restored(tuple(map(place, surplus)), tuple(map(place, changed)))
 
 
 async def _delete(client: AsyncClient, namespace: str, obj: Json) -> None:
@@ -101,21 +114,19 @@ async def _put_back(client: AsyncClient, present: Json | None, wanted: Json) -> 
         present = None
     if present is not None and content_of(present) == content:
         return False
-    if content["kind"] == "Secret":
-        raise ClusterError(
-            "it is not what it was, and its content is kept nowhere else",
-            where=place(content),
-            expected="a Secret that nobody changes during a promotion",
-            next_command=f"kubectl -n {namespace} get secret {content['metadata']['name']}",
-        )
     resource = RESOURCES[content["kind"]]
     with errors_of(place(content)):
         written = await _write(client, resource, content, fields)
         # The first write made this process an owner of the fields, so that a later server-side apply that drops one
         # would not take it away. A second one that changes nothing else gives them back to who had set them.
-        owned_before = _with_metadata(written, managedFields=fields)
-        await client.replace(resource(owned_before))
+        await _give_back(client, resource, written, fields)
     return True
+
+
+async def _give_back(client: AsyncClient, resource: Any, written: Json, fields: list[Json]) -> None:
+    """Write who set which field; a controller that has written since has made it another object already."""
+    with _suppress_conflict():
+        await client.replace(resource(_with_metadata(written, managedFields=fields)))
 
 
 async def _write(client: AsyncClient, resource: Any, content: Json, fields: list[Json]) -> Json:

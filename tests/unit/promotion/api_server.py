@@ -25,24 +25,24 @@ Json = dict[str, Any]
 _PATH = re.compile(
     r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
 )
+TAKEN_AND_UNANSWERED = -599
 _REASONS = {404: "NotFound", 409: "Conflict", 403: "Forbidden", 500: "InternalError", 503: "ServiceUnavailable"}
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """What the API server holds.
 
     Attributes:
         objects: by plural, namespace and name.
         writes: how many writes it has taken.
-        requests: the method and path of each request.
-        fault: is asked about each request first; a status that it gives is answered instead.
+        fault: is asked about each request first; a status that it gives is answered instead, a negative one after the
+            request has been taken.
     """
 
     objects: dict[tuple[str, str, str], Json] = field(default_factory=dict)
     version: int = 0
     writes: int = 0
-    requests: list[tuple[str, str]] = field(default_factory=list)
     fault: Callable[[str, str], int] | None = None
     lock: Lock = field(default_factory=Lock)
     address: str = ""
@@ -76,15 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
         world = self.server.world
         url = urlsplit(self.path)
         with world.lock:
-            world.requests.append((self.command, url.path))
             status = world.fault(self.command, url.path) if world.fault else 0
-            if status:
+            if status > 0:
                 return self.answer(status, failure(status, "injected"))
             found = _PATH.match(url.path)
             if found is None:
                 return self.answer(404, failure(404, url.path))
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
-            return self.answer(*self.act(world, found, query, json.loads(body) if body else {}))
+            answer = self.act(world, found, query, json.loads(body) if body else {})
+            return self.answer(-status, failure(-status, "injected")) if status < 0 else self.answer(*answer)
 
     def act(self, world: World, where: re.Match[str], query: dict[str, str], body: Json) -> tuple[int, Json]:
         plural, namespace, name = where["plural"], where["namespace"] or "", where["name"] or ""

@@ -1,0 +1,182 @@
+"""A promotion as a transaction: each stage is written down before it begins, and can be undone from there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from servepath.errors import ClusterError
+from servepath.promotion.before import Before, drop_before, drop_rest, keep_before, read_before
+from servepath.promotion.history import create_record, prune, read_history, save_record
+from servepath.promotion.record import Remedy, Stage, State, advance, begin_undo, end
+from servepath.promotion.restore import Restored, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from lightkube import AsyncClient
+
+    from servepath.cluster.objects import Json
+    from servepath.promotion.history import Kept
+    from servepath.promotion.record import Record
+
+KILLED = "its process was killed"
+
+
+def now() -> str:
+    """Give the time as RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of a promotion that had been killed: what it is now, and what that took."""
+
+    record: Record
+    how: str
+
+    def __str__(self) -> str:
+        return f"promotion {self.record.number}, killed at {self.record.stage}: {self.how}"
+
+
+class Transaction:
+    """One promotion under way.
+
+    Args:
+        client: the Kubernetes client.
+        kept: its record, as it was written or read last.
+        await_engines: awaits engines that were put back, before a route leads there.
+    """
+
+    def __init__(
+        self, client: AsyncClient, kept: Kept, await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]]
+    ) -> None:
+        self._client = client
+        self._await_engines = await_engines
+        self.kept = kept
+
+    @property
+    def record(self) -> Record:
+        """What is written down."""
+        return self.kept.record
+
+    async def run(self, steps: Mapping[Stage, Callable[[], Awaitable[None]]]) -> None:
+        """Take every stage in order; a step may go on to the next stage itself, whose own step is then left out.
+
+        Raises:
+            Exception: what a step raised; nothing has been undone yet.
+        """
+        for stage, step in steps.items():
+            if not self._has_reached(stage):
+                await self.advance(stage)
+                await step()
+
+    async def advance(self, stage: Stage, **attached: Any) -> None:
+        """Write down that a stage begins, and what is to be kept beside the record.
+
+        Raises:
+            ClusterError: the API server refuses, or somebody else has written the record.
+        """
+        self.kept = await save_record(self._client, self.kept, advance(self.record, stage), **attached)
+
+    async def keep(self, **attached: Any) -> None:
+        """Keep something beside the record.
+
+        Raises:
+            ClusterError: the API server refuses, or somebody else has written the record.
+        """
+        self.kept = await save_record(self._client, self.kept, self.record, **attached)
+
+    async def succeed(self, result: str) -> None:
+        """Write down that it has succeeded, and forget what was there before.
+
+        Raises:
+            ClusterError: the API server refuses.
+        """
+        self.kept = await save_record(self._client, self.kept, end(self.record, State.SUCCEEDED, now(), result))
+        await self._forget()
+
+    async def undo(self, reason: str) -> Restored:
+        """Put back what was there; once more after a kill it goes on.
+
+        Raises:
+            ClusterError: the API server refuses, or what served before does not serve again: the next one goes on.
+        """
+        self.kept = await save_record(self._client, self.kept, begin_undo(self.record, reason))
+        before = await read_before(self._client, self.record)
+        restored = Restored()
+        if before is not None:  # else it was killed before anything was changed
+
+            async def await_engines(changed: Sequence[Json]) -> None:
+                if before.was_serving:
+                    await self._await_engines(self.record, changed)
+
+            spec = self.record.spec
+            restored = await restore(self._client, spec.namespace, spec.name, before.objects, await_engines)
+        self.kept = await save_record(self._client, self.kept, end(self.record, State.ROLLED_BACK, now()))
+        await self._forget()
+        return restored
+
+    async def _forget(self) -> None:
+        """Forget what is not needed any more; where that fails the promotion is over all the same."""
+        with suppress(ClusterError):
+            await drop_before(self._client, self.record)
+            await prune(self._client, self.record.spec.namespace, self.record.spec.name)
+
+    def _has_reached(self, stage: Stage) -> bool:
+        order = tuple(Stage)
+        return order.index(self.record.stage) >= order.index(stage)
+
+
+async def begin(
+    client: AsyncClient,
+    record: Record,
+    before: Before,
+    await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]],
+) -> Transaction:
+    """Begin a promotion: write it down, and keep what is there.
+
+    Raises:
+        ClusterError: the API server refuses.
+    """
+    kept = await create_record(client, record, {})
+    await keep_before(client, record, before)
+    return Transaction(client, kept, await_engines)
+
+
+async def recover(
+    client: AsyncClient,
+    namespace: str,
+    release: str,
+    is_done: Callable[[Record], Awaitable[bool]],
+    await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]],
+) -> tuple[Recovered, ...]:
+    """Finish or undo every promotion whose process is gone, the newest first. Only for whoever holds the Lease.
+
+    Args:
+        client: the Kubernetes client.
+        namespace: the release's namespace.
+        release: its base name.
+        is_done: looks whether one that was at `verify` serves: then it has succeeded.
+        await_engines: awaits engines that were put back.
+
+    Raises:
+        ClusterError: the API server refuses, or what served before does not serve again.
+    """
+    history = await read_history(client, namespace, release)
+    await drop_rest(client, namespace, release, {one.record.number for one in history if not one.record.is_over})
+    recovered = []
+    for kept in reversed(history):
+        remedy = kept.record.remedy
+        if remedy is Remedy.NONE:
+            continue
+        transaction = Transaction(client, kept, await_engines)
+        if remedy is Remedy.FINISH and await is_done(kept.record):
+            await transaction.succeed(f"{KILLED}, and the next one found it done")
+            how = "finished"
+        else:
+            how = f"undone, {await transaction.undo(KILLED)}"
+        recovered.append(Recovered(kept.record, how))
+    return tuple(recovered)

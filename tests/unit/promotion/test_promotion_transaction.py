@@ -1,0 +1,230 @@
+"""A promotion that is killed at any request to the API server is finished or undone by the next one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lightkube.codecs import from_dict
+from lightkube.resources.core_v1 import Service
+
+from servepath.cluster.client import kubernetes
+from servepath.errors import ClusterError
+from servepath.promotion.before import Before
+from servepath.promotion.history import read_history
+from servepath.promotion.record import Record, Stage, State
+from servepath.promotion.restore import take_snapshot
+from servepath.promotion.transaction import KILLED, begin, recover
+from tests.unit.promotion.api_server import TAKEN_AND_UNANSWERED
+from tests.unit.promotion.examples import NAMESPACE, RELEASE, record, service
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+    from tests.unit.promotion.api_server import World
+
+pytestmark = pytest.mark.anyio
+
+TRAFFIC = "smol-route"
+"""Stands for the route: its port says which version clients are led to."""
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+async def await_nothing(one: Record, changed: Sequence[Any]) -> None:
+    del one, changed
+
+
+class Promotion:
+    """Steps like those of a promotion: make the new version, lead clients to it, stop the old one."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+
+    async def nothing(self) -> None: ...
+
+    async def deploy(self) -> None:
+        await self.client.create(from_dict(service("new")))
+
+    async def shift(self) -> None:
+        await self.client.patch(Service, TRAFFIC, {"spec": {"ports": [{"port": 2}]}}, namespace=NAMESPACE)
+        await self.client.delete(Service, "old", namespace=NAMESPACE)
+
+    def by_stage(self) -> dict[Stage, Callable[[], Awaitable[None]]]:
+        return {
+            Stage.COPY: self.nothing,
+            Stage.DEPLOY: self.deploy,
+            Stage.GATE: self.nothing,
+            Stage.SHIFT: self.shift,
+            Stage.VERIFY: self.nothing,
+        }
+
+
+async def promote(client: AsyncClient, *, fails_at: Stage | None = None) -> None:
+    before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
+    history = await read_history(client, NAMESPACE, RELEASE)
+    transaction = await begin(client, record(len(history) + 1), before, await_nothing)
+    steps = Promotion(client).by_stage()
+
+    async def fail() -> None:
+        raise ClusterError("it failed")
+
+    if fails_at is not None:
+        steps[fails_at] = fail
+    try:
+        await transaction.run(steps)
+        await transaction.succeed("promoted")
+    except Exception as error:
+        await transaction.undo(str(error))
+        raise
+
+
+async def next_one(client: AsyncClient, world: World) -> tuple[str, ...]:
+    async def is_done(one: Record) -> bool:
+        del one
+        return ("services", NAMESPACE, "new") in world.objects
+
+    return tuple(map(str, await recover(client, NAMESPACE, RELEASE, is_done, await_nothing)))
+
+
+def fresh(world: World) -> dict[tuple[str, str, str], Any]:
+    world.objects.clear()
+    world.fault = None
+    world.put("services", NAMESPACE, service("old"))
+    world.put("services", NAMESPACE, service(TRAFFIC, 1))
+    return world.seen("services", "secrets")
+
+
+def kill_at(world: World, request: int, moment: str) -> None:
+    """Let the process die at one of its requests: the API server has not taken it yet, or has and tells nobody."""
+    left = request
+
+    def fault(method: str, path: str) -> int:
+        nonlocal left
+        del method, path
+        left -= 1
+        if left == 0 and moment == "after it was taken":
+            return TAKEN_AND_UNANSWERED
+        return 599 if left <= 0 else 0
+
+    world.fault = fault
+
+
+@given(
+    request=st.integers(1, 60),
+    moment=st.sampled_from(["before it was taken", "after it was taken"]),
+    fails_at=st.sampled_from([None, *list(Stage)[1:]]),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_wherever_it_is_killed_the_next_one_leaves_the_old_or_the_new_and_nothing_between(
+    world: World, cluster: Cluster, request: int, moment: str, fails_at: Stage | None
+) -> None:
+    was = fresh(world)
+    kill_at(world, request, moment)
+    async with kubernetes(cluster) as client:
+        try:
+            await promote(client, fails_at=fails_at)
+        except ClusterError:
+            killed = True
+        else:
+            killed = False
+        world.fault = None
+        await next_one(client, world)
+        history = await read_history(client, NAMESPACE, RELEASE)
+        assert all(kept.record.is_over for kept in history)
+        now = world.seen("services", "secrets")
+        succeeded = [kept.record for kept in history if kept.record.state is State.SUCCEEDED]
+        if succeeded:
+            assert fails_at is None
+            assert {key for key in now if key[0] == "services"} == {
+                ("services", NAMESPACE, "new"),
+                ("services", NAMESPACE, TRAFFIC),
+            }
+            assert now["services", NAMESPACE, TRAFFIC]["spec"]["ports"] == [{"port": 2}]
+        else:
+            assert killed
+            assert now == was
+        assert await next_one(client, world) == (), "nothing is left to be done"
+
+
+async def test_each_stage_that_fails_is_undone(client: AsyncClient, world: World) -> None:
+    for number, stage in enumerate(list(Stage)[1:], 1):
+        was = fresh(world) if number == 1 else world.seen("services", "secrets")
+        with pytest.raises(ClusterError, match="it failed"):
+            await promote(client, fails_at=stage)
+        assert world.seen("services", "secrets") == was
+        last = (await read_history(client, NAMESPACE, RELEASE))[-1].record
+        assert (last.number, last.stage, last.state, last.result) == (number, stage, State.ROLLED_BACK, "it failed")
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+async def test_what_the_next_one_does_is_told(client: AsyncClient, world: World, stage: Stage) -> None:
+    was = fresh(world)
+
+    async def die() -> None:
+        raise Killed
+
+    before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
+    transaction = await begin(client, record(1), before, await_nothing)
+    if stage is not Stage.PLAN:
+        with pytest.raises(Killed):
+            await transaction.run(Promotion(client).by_stage() | {stage: die})
+    (told,) = await next_one(client, world)
+    (kept,) = await read_history(client, NAMESPACE, RELEASE)
+    if stage is Stage.VERIFY:
+        assert told == "promotion 1, killed at verify: finished"
+        assert kept.record.state is State.SUCCEEDED
+    else:
+        assert told.startswith(f"promotion 1, killed at {stage}: undone, ")
+        assert (kept.record.state, kept.record.result) == (State.ROLLED_BACK, KILLED)
+        assert world.seen("services", "secrets") == was
+
+
+async def test_an_interrupted_one_is_undone_in_the_shadow_of_the_interrupt(client: AsyncClient, world: World) -> None:
+    was = fresh(world)
+    with anyio.CancelScope() as scope:
+        before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
+        transaction = await begin(client, record(1), before, await_nothing)
+
+        async def interrupt() -> None:
+            scope.cancel()
+            await anyio.sleep_forever()
+
+        try:
+            await transaction.run(Promotion(client).by_stage() | {Stage.VERIFY: interrupt})
+        finally:
+            with anyio.CancelScope(shield=True):
+                await transaction.undo("interrupted")
+    assert world.seen("services", "secrets") == was
+
+
+async def test_engines_that_were_put_back_are_awaited_before_clients_are_led_there(
+    client: AsyncClient, world: World
+) -> None:
+    route = service(TRAFFIC, 1) | {"kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1"}
+    world.put("services", NAMESPACE, service("old"))
+    world.put("httproutes", NAMESPACE, route)
+    seen: list[tuple[list[str], Any]] = []
+
+    async def await_engines(one: Record, changed: Sequence[Any]) -> None:
+        del one
+        routed = world.objects["httproutes", NAMESPACE, TRAFFIC]["spec"]["ports"]
+        seen.append(([obj["metadata"]["name"] for obj in changed], routed))
+
+    before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
+    transaction = await begin(client, record(1), before, await_engines)
+    world.put("services", NAMESPACE, service("old", 9))
+    world.put("services", NAMESPACE, service("new"))
+    world.put("httproutes", NAMESPACE, route | {"spec": {"ports": [{"port": 2}]}})
+    restored = await transaction.undo("slow")
+    assert seen == [(["old"], [{"port": 2}])]
+    assert restored.put_back == ("Service serving/old", f"HTTPRoute serving/{TRAFFIC}")
+    assert restored.deleted == ("Service serving/new",)
