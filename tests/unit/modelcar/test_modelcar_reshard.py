@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ci.node.tiny_model import write_tiny_model
@@ -146,6 +147,12 @@ TENSORS = st.dictionaries(
 )
 
 
+@example(
+    tensors=dict.fromkeys(("mlp.a", "layers.0.mlp.a", "layers.00.mlp.a"), ("BF16", 0)),
+    shard_bytes=1,
+    order=random.Random(1),  # noqa: S311 - an order, not a secret
+    shards=1,
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tensors=TENSORS, shard_bytes=st.integers(1, 400), order=st.randoms(use_true_random=False), shards=st.integers(1, 4)

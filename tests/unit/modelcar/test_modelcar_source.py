@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
 from servepath.errors import InputError
 from servepath.modelcar.source.directory import open_source
-from tests.unit.modelcar.helpers import write_model, write_shard
+from tests.unit.modelcar.helpers import header_of, write_model, write_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +166,15 @@ def test_a_file_that_this_user_cannot_read_is_refused(model: Path) -> None:
     finally:
         os.seteuid(user)
     assert caught.value.expected
+
+
+@pytest.mark.parametrize("header_bytes", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_begins_like_a_pickle_is_none(model: Path, header_bytes: int) -> None:
+    header = json.dumps(header_of({"x": ("BF16", [1])})).ljust(header_bytes).encode()
+    path = next(model.glob("*-00001-*.safetensors"))
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"ab")
+    (model / "model.safetensors.index.json").unlink()
+    assert path.name in open_source(model).files
 
 
 def test_pickles_can_be_allowed(model: Path) -> None:

@@ -113,7 +113,7 @@ def role_of(name: str) -> Role:
 
 def cut(tensors: Iterable[PlacedTensor], shard_bytes: int) -> list[list[PlacedTensor]]:
     """Return the tensors of each shard, by the rule above."""
-    ordered = sorted(tensors, key=lambda placed: natural_key(placed.tensor.name))
+    ordered = sorted(tensors, key=lambda placed: (natural_key(placed.tensor.name), placed.tensor.name))
     shards: list[list[PlacedTensor]] = []
     for role in Role:
         row = [placed for placed in ordered if role_of(placed.tensor.name) is role]

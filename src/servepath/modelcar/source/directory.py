@@ -202,6 +202,8 @@ def _holds_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
     is_stream = len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5  # noqa: PLR2004 - PROTO and its versions
+    if path.suffix == ".safetensors" and head[8:9] == b"{":
+        is_stream = False  # a header of 640 bytes begins like a pickle; what is no safetensors file is refused as such
     return is_stream or (head.startswith(b"PK\x03\x04") and b"data.pkl" in head)
 
 
