@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from servepath.errors import CheckFailedError, RegistryError
@@ -128,8 +129,8 @@ async def has_tag(repository: Repository, tag: str) -> bool:
     """
     accept = {"Accept": ", ".join(MANIFEST_TYPES)}
     path = repository.path("manifests", tag)
-    response = await repository.registry.request("HEAD", path, headers=accept, follow_redirects=True)
-    return repository.registry.expect(response, "looking for a tag", {200, 404}).is_success
+    response = await repository.registry.request("HEAD", path, headers=accept)
+    return repository.registry.expect(response, "looking for a tag", {200, 404}).status == HTTPStatus.OK
 
 
 async def _cosign_tags(repository: Repository, digest: str) -> tuple[str, ...]:
