@@ -20,6 +20,7 @@ from servepath import measuring
 from servepath.bench.model import BenchPlan
 from servepath.bench.prompts import tokenizer_of
 from servepath.bench.slo import Slo, evaluate
+from servepath.canary.model import Outcome
 from servepath.checks.context import CheckContext
 from servepath.checks.run import smoke
 from servepath.cluster.client import read_kubeconfig
@@ -27,7 +28,13 @@ from servepath.cluster.connect import connect
 from servepath.cluster.diagnostics import collect
 from servepath.cluster.facts import node_facts
 from servepath.cluster.model import Cluster
-from servepath.errors import CheckFailedError, InputError, SloMissedError, first_servepath_error
+from servepath.errors import (
+    CheckFailedError,
+    InputError,
+    PromotionRolledBackError,
+    SloMissedError,
+    first_servepath_error,
+)
 from servepath.evidence import CheckResult, RunInfo, StageTiming, Verdict
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.plan import BuildOptions
@@ -144,11 +151,13 @@ async def run(request: E2eRequest, info: RunInfo, stages: Stages) -> Report:
 
 
 def exit_code_of(report: Report) -> int:
-    """Give a run's exit code: that of the error that ended it, 6 for a failed check, 7 for a missed objective."""
+    """Give a run's exit code: of the error that ended it, 9 rolled back, 6 a check failed, 7 an objective missed."""
     if report.error is not None:
         return report.error.exit_code
     if report.verdict is Verdict.PASS:
         return 0
+    if report.canary is not None and report.canary.outcome is Outcome.ROLLED_BACK:
+        return PromotionRolledBackError.exit_code
     is_check = report.comparison is None or any(check.verdict is Verdict.FAIL for check in report.checks)
     return CheckFailedError.exit_code if is_check else SloMissedError.exit_code
 

@@ -122,7 +122,7 @@ def _stable_errors(stable: PathSummary) -> list[str]:
     if not stable.error_count:
         return []
     return [
-        f"{stable.error_count} of {stable.request_count} requests of the stable slot failed, nothing to compare with"
+        f"{stable.error_count} of {stable.request_count} requests of the stable slot failed: nothing to compare with"
     ]
 
 

@@ -84,6 +84,28 @@ async def run_canary(
     return calling.result(lead, over, resumed=resumed)
 
 
+async def find_target(
+    cluster: Cluster, namespace: str, name: str, profile: Profile, to: str
+) -> tuple[Stable, ServingSpec]:
+    """Find what serves, and say what a canary to another modelcar would.
+
+    Args:
+        cluster: where.
+        namespace: the namespace of the slots.
+        name: the base name that the stable slot was deployed under first.
+        profile: resources and engine settings.
+        to: a digest of the repository that the stable modelcar is in, or a whole reference by digest.
+
+    Raises:
+        ClusterError: nothing serves under the name.
+    """
+    async with kubernetes(cluster) as client:
+        stable = await find_stable(client, cluster, namespace, name, profile)
+    repository = stable.spec.modelcar_reference.partition("@")[0]
+    reference = to if "@" in to else f"{repository}@{to}"
+    return stable, replace(stable.spec, modelcar_reference=reference)
+
+
 async def adopt(cluster: Cluster, namespace: str, name: str, profile: Profile) -> Stable:
     """Put the route of the stable hostname in front of what serves, if it is not there yet. Nothing is restarted.
 

@@ -19,7 +19,7 @@ HELP = """Does my model serve, how fast, and what does KServe cost and give over
 The stages run in this order, each alone or all of them by `servepath e2e`:
 modelcar, cluster, platform, deploy, smoke, bench, report.
 
-Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 SLO missed, 8 promotion refused,
+Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 SLO missed, 8 refused, 9 rolled back,
 130 interrupted.
 """
 
@@ -35,6 +35,7 @@ COMMANDS = {
     "start": "servepath.cli.lifecycle:start_command",
     "smoke": "servepath.cli.serving:smoke_command",
     "bench": "servepath.cli.serving:bench_command",
+    "canary": "servepath.cli.canary:canary_command",
     "sweep": "servepath.cli.sweep:sweep_command",
     "lifecycle": "servepath.cli.lifecycle:lifecycle_command",
     "report": "servepath.cli.report:report_command",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from servepath.bench.capacity import Sweep
     from servepath.bench.model import Comparison
+    from servepath.canary.model import CanaryResult
     from servepath.cluster.model import Cluster
     from servepath.evidence import CheckResult
     from servepath.serving.model import Endpoint
@@ -50,6 +51,7 @@ def finish(
     checks: tuple[CheckResult, ...] = (),
     comparison: Comparison | None = None,
     sweep: Sweep | None = None,
+    canary: CanaryResult | None = None,
 ) -> None:
     """Write the report of one stage, if one is wanted, and end with the exit code of what it found.
 
@@ -58,7 +60,13 @@ def finish(
         InputError: the directory cannot be written.
     """
     report = Report(
-        run_info(), cluster=cluster, deployments=deployments, checks=checks, comparison=comparison, sweep=sweep
+        run_info(),
+        cluster=cluster,
+        deployments=deployments,
+        checks=checks,
+        comparison=comparison,
+        sweep=sweep,
+        canary=canary,
     )
     if directory is not None:
         write_report(report, directory)
