@@ -17,7 +17,7 @@ OWN_ACTION = "./ci/github/servepath"
 """Of the very commit that is checked out: it needs no pin."""
 RELEASED_ACTION = f"OWNER/servepath/ci/github/servepath@v{VERSION}"
 """What a user's copy names: the release that the copied file is part of, whose commit it cannot hold."""
-UNTRUSTED = re.compile(r"\$\{\{[^}]*github\.(event|head_ref|ref_name|actor)")
+UNTRUSTED = re.compile(r"\$\{\{[^}]*(github\.(event|head_ref|ref_name|actor)|inputs\.)")
 
 
 def problems(text: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_workflow_is_safe(path: Path) -> None:
 
 
 def test_there_are_workflows_for_the_project_and_for_users() -> None:
-    assert {path.name for path in WORKFLOWS} >= {"test.yml", "e2e.yml"}
+    assert {path.name for path in WORKFLOWS} >= {"test.yml", "e2e.yml", "promote.yml"}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,7 @@ def test_there_are_workflows_for_the_project_and_for_users() -> None:
         (RELEASED_ACTION, "OWNER/servepath/ci/github/servepath@v0.0.1", "no version"),
         (RELEASED_ACTION, "OWNER/servepath/ci/github/servepath@main", "not pinned"),
         ("uses: OWNER/", "run: echo ${{ github.event.issue.title }} # uses: OWNER/", "event"),
+        ("uses: OWNER/", "run: echo ${{ inputs.source }} # uses: OWNER/", "event"),
     ],
 )
 def test_a_broken_workflow_is_found(sound: str, broken: str, complaint: str) -> None:

@@ -56,12 +56,15 @@ def preflight_command(
     gateway_class: GatewayClass = "agentgateway",
     context: Context = "",
     *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Let a pod try whether the nodes reach the registry; it is deleted again.")
+    ] = False,
     allow_key_file: AllowKeyFile = False,
     as_json: AsJson = False,
 ) -> None:
     """Say all that a cluster lacks for this model, each with the command that fixes it; exit code 8 if there is any.
 
-    Nothing is created and nothing is changed.
+    Nothing is created and nothing is changed, but with --probe.
 
     Example: servepath preflight --gke acme/europe-west4/models --profile gke --modelcar HOST/model@sha256:...
     """
@@ -94,7 +97,7 @@ def preflight_command(
             size_bytes = await image_bytes((spec.modelcar_reference, spec.engine_image), options)
             if session is not None and session.repository:
                 spec = replace(spec, modelcar_reference=session.repository.reference(name, modelcar))
-            return await preflight(cluster, spec, paths, image_bytes=size_bytes, gke=session)
+            return await preflight(cluster, spec, paths, image_bytes=size_bytes, gke=session, may_start_a_pod=probe)
 
     results = run(work)
     show_checks(results, as_json=as_json)

@@ -1,7 +1,8 @@
 """What a promotion needs of a cluster, looked for before anything is created: all that is missing in one list.
 
 Nothing is created and nothing is changed: what is asked is read, except for reviews of the caller's own rights and one
-dry run that KServe's webhook must refuse, which leave nothing behind.
+dry run that KServe's webhook must refuse, which leave nothing behind. A promotion that acts may let a pod try the
+registry.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from servepath.platform import checking
 from servepath.promotion.preflight_access import accesses, check_access
 from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
 from servepath.promotion.preflight_needs import Needs, needs_of
+from servepath.promotion.preflight_probe import probe_registry
 from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas
 from servepath.promotion.preflight_registry import check_registry
 from servepath.promotion.preflight_results import judged, missing, there, untold
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
     from servepath.cluster.objects import Json
     from servepath.gke.connect import GkeSession
+    from servepath.gke.model import ArtifactRepository, GkeFacts
 
 OLDEST = (1, 30)
 """Of Kubernetes: `preStop.sleep`, with which an engine leaves the gateway before it stops, is in 1.30 and newer."""
@@ -61,6 +64,7 @@ class _Subject:
     needs: Needs
     gke: GkeSession | None
     image_bytes: int
+    may_start_a_pod: bool
 
     @property
     def kubectl(self) -> str:
@@ -68,13 +72,14 @@ class _Subject:
         return kubectl_for(self.cluster, "kubectl ").rstrip()
 
 
-async def preflight(
+async def preflight(  # noqa: PLR0913
     cluster: Cluster,
     spec: ServingSpec,
     paths: Sequence[ServingPath] = tuple(ServingPath),
     *,
     image_bytes: int = 0,
     gke: GkeSession | None = None,
+    may_start_a_pod: bool = False,
 ) -> Found:
     """Look for everything that a promotion needs, and change nothing.
 
@@ -84,6 +89,8 @@ async def preflight(
         paths: how; the pods of all of them must find a node at the same time.
         image_bytes: what the registry holds of the model and the engine together; 0 where it is not known.
         gke: the session of a GKE cluster, which tells of its node pools and quotas too.
+        may_start_a_pod: where nothing else tells whether the nodes reach the registry, let a pod try, which pulls
+            nothing and is deleted again; for a promotion that acts.
 
     Returns:
         One result for each thing: `pass`, `fail` with the command that fixes it, or `skip` with the reason why it
@@ -98,7 +105,7 @@ async def preflight(
     try:
         version = await _timed(lambda: _version(cluster, gke))
         async with kubernetes(cluster) as client:
-            subject = _Subject(client, cluster, spec, needs, gke, image_bytes)
+            subject = _Subject(client, cluster, spec, needs, gke, image_bytes, may_start_a_pod)
             found = (*version, *await _all(subject))
     except ClusterError as error:
         unreachable = missing("api_server_answers", "the Kubernetes API", str(error), error.next_command)
@@ -196,7 +203,7 @@ async def _nodes(subject: _Subject) -> Found:
     rooms = rooms_of(nodes, pods, subject.needs)
     placed, growing = check_nodes(subject.needs, rooms_of(nodes, pods, subject.needs), subject.kubectl, facts)
     disk = check_disk(subject.needs, nodes, rooms, subject.image_bytes, kubectl=subject.kubectl, facts=facts)
-    registry = check_registry(subject.spec.modelcar_reference.partition("/")[0], nodes, facts, repository)
+    registry = await _registry(subject, nodes, facts, repository)
     results = (*placed, disk, registry)
     if subject.gke is None or not growing:
         return results
@@ -205,6 +212,16 @@ async def _nodes(subject: _Subject) -> Found:
     except ServepathError as error:
         return (*results, untold("quota_of_the_region", "room in the region's quota", error.what, error.next_command))
     return (*results, *check_regional_quota(growing, quotas, subject.gke.facts))
+
+
+async def _registry(
+    subject: _Subject, nodes: Sequence[Json], facts: GkeFacts | None, repository: ArtifactRepository | None
+) -> CheckResult:
+    image = subject.spec.modelcar_reference.partition("@")[0]
+    told = check_registry(image.partition("/")[0], nodes, facts, repository)
+    if told.verdict is not Verdict.SKIP or not subject.may_start_a_pod:
+        return told
+    return await probe_registry(subject.client, subject.spec.namespace, image, subject.kubectl)
 
 
 async def _quotas(subject: _Subject) -> Found:

@@ -2,7 +2,7 @@
 
 Kubernetes has no way to ask a node whether it reaches an address. What is told here is what leaves a trace: a node that
 has pulled from this registry before, and on GKE the right of the nodes' own credentials. Where neither tells, the
-answer is that it is not known; `probe` then starts a pod, which only a promotion with `--apply` does.
+answer is that it is not known; `preflight_probe` then lets a pod try, which only a promotion that acts does.
 """
 
 from __future__ import annotations

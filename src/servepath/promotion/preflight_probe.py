@@ -1,0 +1,102 @@
+"""A pod that tries to pull what cannot exist: its node's answer shows whether the registry is reached and lets it in.
+
+The digest is of nothing, so that not one byte of an image is pulled: "not found" can only be said by the registry
+itself, to who may read the repository. Starting a pod changes the cluster, so this is for a promotion that acts.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from lightkube.codecs import from_dict
+from lightkube.resources.core_v1 import Pod
+
+from servepath.cluster.client import errors_of
+from servepath.cluster.objects import MANAGED_BY, OWNER
+from servepath.cluster.wait import until
+from servepath.errors import ClusterError
+from servepath.promotion.preflight_registry import NAME
+from servepath.promotion.preflight_results import missing, there, untold
+
+if TYPE_CHECKING:
+    from lightkube import AsyncClient
+
+    from servepath.cluster.objects import Json
+    from servepath.evidence import CheckResult
+
+NOTHING = "sha256:" + "0" * 64
+_PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
+_NOT_FOUND = re.compile(r"not found|manifest unknown|NAME_UNKNOWN", re.IGNORECASE)
+_DENIED = re.compile(r"\b40[13]\b|denied|unauthorized|forbidden", re.IGNORECASE)
+
+
+async def probe_registry(
+    client: AsyncClient, namespace: str, repository: str, kubectl: str, *, timeout_s: float = 120.0
+) -> CheckResult:
+    """Let a node ask the registry, by a pod that never starts and is deleted again.
+
+    Args:
+        client: the Kubernetes client.
+        namespace: a namespace that exists.
+        repository: `host[:port]/repository`, without digest.
+        kubectl: kubectl with its kubeconfig, as the command that shows more begins.
+        timeout_s: how long a node may take to answer, in seconds.
+    """
+    name = f"servepath-pull-{uuid.uuid4().hex[:8]}"
+    expected = f"a node that pulls from {repository.partition('/')[0]}"
+    show = f"{kubectl} -n {namespace} get events --field-selector reason=Failed"
+    try:
+        with errors_of(f"Pod {namespace}/{name}"):
+            await client.create(from_dict(_pod(namespace, name, f"{repository}@{NOTHING}")))
+        try:
+            node, said = await until(
+                client, "Pod", namespace, name, _answer, timeout_s=timeout_s, expected="an answer to a pull"
+            )
+        finally:
+            with anyio.CancelScope(shield=True), errors_of(f"Pod {namespace}/{name}"):
+                await client.delete(Pod, name, namespace=namespace, grace_period=0)
+    except ClusterError as error:
+        return untold(NAME, expected, error.what, show)
+    if _DENIED.search(said):
+        return missing(NAME, expected, f"the registry does not let node {node} in: {said}", show)
+    if _NOT_FOUND.search(said):
+        return there(NAME, expected, f"node {node} was answered by it")
+    return missing(NAME, expected, f"node {node} does not reach it: {said}", show)
+
+
+def _answer(pod: Json | None) -> tuple[str, str] | None:
+    """Give the node and what it says of the pull, None before it says anything."""
+    statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or ()
+    waiting = [one["state"]["waiting"] for one in statuses if (one.get("state") or {}).get("waiting")]
+    for one in waiting:
+        if pod is not None and one.get("reason") in _PULL_FAILED and one.get("message"):
+            return str(pod["spec"]["nodeName"]), str(one["message"]).rpartition("failed to resolve")[2][-300:]
+    return None
+
+
+def _pod(namespace: str, name: str, image: str) -> dict[str, Any]:
+    container = {
+        "name": "pull",
+        "image": image,
+        "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OWNER}},
+        "spec": {
+            "containers": [container],
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": 300,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        },
+    }
