@@ -13,6 +13,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 
 from servepath.cluster.client import errors_of
 from servepath.parallel import run_all
+from servepath.promotion.inventory import API_VERSIONS, RESOURCES
 from servepath.promotion.preflight_results import judged
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
     from servepath.evidence import CheckResult
 
 READ = ("get", "list", "watch")
-WRITE = (*READ, "create", "patch", "delete")
+WRITE = (*READ, "create", "update", "patch", "delete")
 _CALLS = 8
-_BUDGETS = ("policy", "poddisruptionbudgets")
-"""Of a path that runs on Spot, and of an endpoint picker; also looked for where a release is put back."""
 RELEASE_ROLE = "servepath-promoter"
 PLATFORM_ROLE = "servepath-promoter-platform"
 CLUSTER_ROLE = "servepath-promoter-cluster"
@@ -61,7 +60,7 @@ class Access:
 def accesses(
     objects: Iterable[Mapping[str, Any]], namespace: str, gateway_namespace: str, kserve_namespace: str
 ) -> tuple[Access, ...]:
-    """Give all that a promotion does: to what it applies, to its records, and to what it reads.
+    """Give all that a promotion does: to what it applies and puts back, to its records, and to what it reads.
 
     Args:
         objects: what is applied, as rendered.
@@ -69,11 +68,11 @@ def accesses(
         gateway_namespace: the namespace of the Gateway.
         kserve_namespace: the namespace of KServe's configuration.
     """
-    applied = {_resource_of(obj) for obj in objects if obj["kind"] != "Namespace"} | {("", "secrets"), _BUDGETS}
+    made = [{"apiVersion": API_VERSIONS[kind], "kind": kind} for kind in RESOURCES]
+    applied = {_resource_of(obj) for obj in (*made, *objects) if obj["kind"] != "Namespace"}
     ours, platform = partial(_in, namespace, RELEASE_ROLE), partial(_in, kserve_namespace, PLATFORM_ROLE)
     return (
         *(ours(group, resource, *WRITE) for group, resource in sorted(applied)),
-        ours("", "configmaps", *WRITE, "update"),
         ours("coordination.k8s.io", "leases", "get", "create", "update", "patch", "delete"),
         ours("", "pods", *READ, "create", "delete"),
         ours("", "pods/log", "get"),
