@@ -17,7 +17,7 @@ from servepath.canary.model import CanaryPlan, CanaryResult, Outcome
 from servepath.canary.stable import Stable, find_stable
 from servepath.canary.state import Canary, Phase, RouteState, begun
 from servepath.cluster.client import kubernetes
-from servepath.errors import UsageError
+from servepath.errors import UsageError, first_servepath_error
 from servepath.serving.render import GatewayRef, check_spec
 from servepath.serving.slots import Slot, slot_spec
 
@@ -72,7 +72,7 @@ async def run_canary(
     plan = plan or CanaryPlan()
     check_spec(slot_spec(spec, Slot.GREEN))
     began_s = anyio.current_time()
-    async with kubernetes(cluster) as client:
+    async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
         _check_same_model(stable, spec)
         await prove(stable.endpoint)
@@ -133,7 +133,7 @@ async def roll_back(
     """
     plan = CanaryPlan()
     began_s = anyio.current_time()
-    async with kubernetes(cluster) as client:
+    async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, namespace, name, profile)
         if stable.state is None or stable.state.canary is None:
             return None
@@ -246,6 +246,18 @@ class _Call:
             progress=self.progress,
             gate=self.gate,
         )
+
+
+@asynccontextmanager
+async def _as_itself() -> AsyncIterator[None]:
+    """Raise the error that ended the block as itself, out of the groups that task groups make."""
+    try:
+        yield
+    except BaseExceptionGroup as errors:
+        found = first_servepath_error(errors)
+        if found is None:
+            raise
+        raise found from None
 
 
 async def _adopted(client: AsyncClient, cluster: Cluster, stable: Stable) -> Stable:

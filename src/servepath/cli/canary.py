@@ -115,7 +115,7 @@ def canary_command(
         raise UsageError("a canary cannot be led and rolled back by one call", where="--to and --rollback")
 
     async def work() -> tuple[Cluster, Stable, CanaryResult | None]:
-        async with stage_report(report):
+        async with stage_report(report if to else None):
             cluster = await connection.open()
             if rollback:
                 stable = await adopt(cluster, namespace, name, profile)
@@ -134,7 +134,9 @@ def canary_command(
         print_json(document)
     else:
         console_line(canary_line(document))
-    if result.outcome is Outcome.ROLLED_BACK and not rollback:
+    if rollback:
+        return
+    if result.outcome is Outcome.ROLLED_BACK:
         print_error(_rolled_back(result, stable))
     finish(report, cluster, (stable.endpoint,), canary=result)
 
