@@ -10,13 +10,13 @@ import httpx2
 from lightkube.resources.core_v1 import Pod
 
 from servepath.canary.state import Phase
-from servepath.cluster.client import errors_of
+from servepath.cluster.client import errors_of, kubernetes
 from servepath.cluster.wait import conditions
-from servepath.serving.deploy import apply_kserve, delete, expect_kserve
+from servepath.serving.deploy import apply_kserve, delete, delete_one, expect_kserve
 from servepath.serving.model import ServingPath
 from servepath.serving.readiness import await_rolled_out
 from servepath.serving.render import object_name
-from servepath.serving.slots import slot_name, slot_spec
+from servepath.serving.slots import Slot, route_name, slot_name, slot_spec
 from servepath.serving.switch import stop
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from servepath.cluster.model import Cluster
     from servepath.serving.model import ServingSpec
-    from servepath.serving.slots import Slot
 
 CLUSTER_LOCAL = {"networking.kserve.io/visibility": "cluster-local"}
 """KServe then makes no HTTPRoute. Only for a service that is not there yet, or is stopped: KServe copies the labels of
@@ -73,6 +72,22 @@ async def put_away(cluster: Cluster, spec: ServingSpec, slot: Slot, phase: Phase
         await stop(cluster, spec.namespace, slot_name(spec.name, slot), ServingPath.KSERVE)
     else:
         await delete(cluster, spec.namespace, slot_name(spec.name, slot), (ServingPath.KSERVE,))
+
+
+async def delete_canary(cluster: Cluster, namespace: str, name: str) -> tuple[str, ...]:
+    """Delete what canaries left beside the blue slot: the route of the stable hostname, then the green slot.
+
+    Returns:
+        What was deleted, such as `HTTPRoute qwen-stable`.
+
+    Raises:
+        ClusterError: the API server refuses, or something is still there after three minutes.
+    """
+    async with kubernetes(cluster) as client:
+        route = route_name(name)
+        has_route = await delete_one(client, "HTTPRoute", namespace, route)
+    green = await delete(cluster, namespace, slot_name(name, Slot.GREEN), (ServingPath.KSERVE,))
+    return ((f"HTTPRoute {route}",) if has_route else ()) + green
 
 
 async def _under_way(client: AsyncClient, namespace: str, labels: dict[str, str]) -> bool:

@@ -6,15 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from servepath.canary.held import read_route
-from servepath.canary.route import read_hostnames, read_state
-from servepath.errors import ClusterError
-from servepath.serving.find import api_key_of, model_name, modelcar_reference
+from servepath.canary.route import read_state
+from servepath.serving.find import find_with
 from servepath.serving.model import Endpoint, ServingPath, ServingSpec
-from servepath.serving.readiness import host_when_ready
-from servepath.serving.render import engine_container
-from servepath.serving.slots import Slot, slot_name
-from servepath.serving.stopped import deployment_name
-from servepath.serving.switch import our_engine
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -22,8 +16,7 @@ if TYPE_CHECKING:
     from servepath.canary.state import RouteState
     from servepath.cluster.model import Cluster
     from servepath.serving.model import Profile
-
-_PATH = ServingPath.KSERVE
+    from servepath.serving.slots import Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +53,5 @@ async def find_stable(client: AsyncClient, cluster: Cluster, namespace: str, nam
     """
     route = await read_route(client, namespace, name)
     state = read_state(route) if route is not None else None
-    slot = state.stable if state else Slot.BLUE
-    engine = await our_engine(client, namespace, slot_name(name, slot), _PATH)
-    host = read_hostnames(route)[0] if route is not None else host_when_ready(engine)
-    if host is None:
-        service = engine["metadata"]["name"]
-        raise ClusterError(
-            "not ready",
-            where=f"InferenceService {namespace}/{service}",
-            next_command=f"kubectl -n {namespace} describe inferenceservice {service}",
-        )
-    container = engine_container(engine, _PATH)
-    spec = ServingSpec(
-        namespace=namespace,
-        name=name,
-        served_model_name=model_name(container, engine),
-        modelcar_reference=modelcar_reference(engine, _PATH),
-        engine_image=container["image"],
-        profile=profile,
-        domain=host.partition(".")[2],
-    )
-    endpoint = Endpoint(
-        path=_PATH,
-        base_url=cluster.gateway_url,
-        host=host,
-        model=spec.served_model_name,
-        namespace=namespace,
-        workload=deployment_name(engine, _PATH),
-        modelcar_digest=spec.modelcar_reference.partition("@")[2],
-        engine_image=spec.engine_image,
-        ready_s=0.0,
-        api_key=await api_key_of(client, engine, _PATH),
-    )
+    spec, endpoint = await find_with(client, cluster, namespace, name, ServingPath.KSERVE, profile)
     return Stable(spec, endpoint, state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from servepath.bench.compare import compare
 from servepath.bench.model import Arrivals
+from servepath.canary.slots import delete_canary
 from servepath.checks.context import CheckContext
 from servepath.checks.run import smoke
 from servepath.cli.connection import Connection
@@ -273,12 +273,16 @@ def delete_command(
     gateway_url: GatewayUrl = "",
     context: Context = "",
 ) -> None:
-    """Delete what `servepath deploy` deployed, and nothing that servepath did not label as its own.
+    """Delete what `servepath deploy` and `canary` deployed, and nothing that servepath did not label as its own.
 
     Example: servepath delete --kubeconfig ./kubeconfig
     """
     cluster = Connection(kubeconfig, "", gateway_class, gateway_url, context).without_gateway()
-    deleted = run(partial(delete, cluster, namespace, name))
+
+    async def work() -> tuple[str, ...]:
+        return await delete_canary(cluster, namespace, name) + await delete(cluster, namespace, name)
+
+    deleted = run(work)
     for one in deleted or ("nothing was deployed",):
         console_line(one)
 

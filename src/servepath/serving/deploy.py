@@ -16,6 +16,7 @@ from servepath.serving.completion import FIRST_COMPLETION_S
 from servepath.serving.model import Endpoint, ServingPath, ServingSpec
 from servepath.serving.readiness import Expectation, await_ready
 from servepath.serving.render import CLOSED, GatewayRef, engine_container, host_of, object_name, render
+from servepath.serving.slots import STABLE_ANNOTATION, Slot, route_name
 from servepath.serving.stopped import is_stopped, switch_patch
 
 if TYPE_CHECKING:
@@ -75,11 +76,12 @@ async def deploy_kserve(cluster: Cluster, spec: ServingSpec, api_key: str) -> En
         api_key: the key that the engine will demand, as on the raw path: KServe has none of its own.
 
     Raises:
-        UsageError: the spec or the key cannot be.
+        UsageError: the spec or the key cannot be, or a canary has moved the hostname to the other slot.
         ClusterError: with the real cause.
     """
     started = time.monotonic()
     async with kubernetes(cluster) as client:
+        await _refuse_moved(client, spec)
         objects = await apply_kserve(client, cluster, spec, api_key)
         expected = expect_kserve(spec, objects)
         host = await await_ready(client, cluster, expected, api_key)
@@ -92,6 +94,22 @@ async def deploy_kserve(cluster: Cluster, spec: ServingSpec, api_key: str) -> En
         ready_s=time.monotonic() - started,
         api_key=api_key,
     )
+
+
+async def _refuse_moved(client: AsyncClient, spec: ServingSpec) -> None:
+    """Refuse to deploy into a slot that serves nobody: the first completion would come from the other one.
+
+    Raises:
+        UsageError: the green slot is the stable one.
+    """
+    route = await read(client, "HTTPRoute", route_name(spec.name), spec.namespace)
+    if route is not None and (route["metadata"].get("annotations") or {}).get(STABLE_ANNOTATION) != Slot.BLUE:
+        raise UsageError(
+            "its hostname leads to the slot green since a canary was promoted",
+            where=f"{spec.namespace}/{spec.name}",
+            expected="another canary, or `servepath delete` first",
+            next_command="servepath canary --help",
+        )
 
 
 async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from servepath.cluster.client import kubernetes
-from servepath.cluster.objects import Json, read
+from servepath.cluster.objects import Json, place, read
 from servepath.errors import ClusterError
 from servepath.serving.completion import FIRST_COMPLETION_S
 from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
 from servepath.serving.readiness import Expectation, host_when_ready
 from servepath.serving.render import engine_container
+from servepath.serving.slots import STABLE_ANNOTATION, Slot, route_name, slot_name
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped, pod_labels
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _MODEL_NAME = "--served-model-name="
 async def find(
     cluster: Cluster, namespace: str, name: str, path: ServingPath, profile: Profile
 ) -> tuple[ServingSpec, Endpoint]:
-    """Find what `servepath deploy` left.
+    """Find what `servepath deploy` left; on the KServe path, what its last canary left: the stable slot.
 
     Args:
         cluster: where.
@@ -41,10 +42,20 @@ async def find(
         ClusterError: the path is not deployed, not ready, or not as servepath deploys it.
     """
     async with kubernetes(cluster) as client:
-        engine = await _read(client, namespace, ENGINE_KIND[path], f"{name}-{path}")
-        with _as_deployed(engine):
-            _refuse_stopped(engine, path)
-            return await _found(client, cluster, engine, path, profile)
+        return await find_with(client, cluster, namespace, name, path, profile)
+
+
+async def find_with(  # noqa: PLR0913, PLR0917
+    client: AsyncClient, cluster: Cluster, namespace: str, name: str, path: ServingPath, profile: Profile
+) -> tuple[ServingSpec, Endpoint]:
+    """Find the same by a client that is open already."""
+    route = await read(client, "HTTPRoute", route_name(name), namespace) if path is ServingPath.KSERVE else None
+    deployed = name if route is None else slot_name(name, _stable_slot(route))
+    engine = await _read(client, namespace, ENGINE_KIND[path], f"{deployed}-{path}")
+    with _as_deployed(engine):
+        _refuse_stopped(engine, path)
+        host = await _host(client, engine, path) if route is None else str(route["spec"]["hostnames"][0])
+        return await _found(client, cluster, engine, path, profile, name=name, host=host)
 
 
 async def expectation_of(client: AsyncClient, engine: Json, path: ServingPath, profile: Profile) -> Expectation:
@@ -77,17 +88,29 @@ async def expectation_of(client: AsyncClient, engine: Json, path: ServingPath, p
         )
 
 
-async def _found(
-    client: AsyncClient, cluster: Cluster, engine: Json, path: ServingPath, profile: Profile
+def _stable_slot(route: Json) -> Slot:
+    """Read which slot the route of a canary names as the stable one."""
+    annotations = route["metadata"].get("annotations") or {}
+    try:
+        return Slot(annotations.get(STABLE_ANNOTATION, ""))
+    except ValueError as error:
+        raise ClusterError(
+            f"its annotation {STABLE_ANNOTATION} is {annotations.get(STABLE_ANNOTATION)!r}",
+            where=place(route),
+            expected=" or ".join(Slot),
+        ) from error
+
+
+async def _found(  # noqa: PLR0913
+    client: AsyncClient, cluster: Cluster, engine: Json, path: ServingPath, profile: Profile, *, name: str, host: str
 ) -> tuple[ServingSpec, Endpoint]:
     """Put together what the objects around the engine's say."""
-    object_name, namespace = engine["metadata"]["name"], engine["metadata"]["namespace"]
-    host = await _host(client, engine, path)
+    namespace = engine["metadata"]["namespace"]
     api_key = await api_key_of(client, engine, path)
     container = engine_container(engine, path)
     spec = ServingSpec(
         namespace=namespace,
-        name=object_name.removesuffix(f"-{path}"),
+        name=name,
         served_model_name=model_name(container, engine),
         modelcar_reference=modelcar_reference(engine, path),
         engine_image=container["image"],
