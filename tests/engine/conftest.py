@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 REACHABLE_TIMEOUT_S = 300
 CALL_TIMEOUT_S = 3600
+QUIET = os.environ | {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
+"""What Dagger is run with: it reports to nobody."""
 _NOT_COPIED = (".git", ".venv", ".uv", "__pycache__", ".*_cache", ".hypothesis")
 
 
@@ -50,9 +52,13 @@ class Dagger:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `dagger` on the module, whatever comes of it."""
+        return _run(self.command(*arguments), CALL_TIMEOUT_S)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line that `run` runs, without a choice of how progress is shown."""
         verb, *rest = arguments
         mirror = [f"--registry-mirror={self.mirror}"] if self.mirror and verb == "call" else []
-        return _run([verb, f"--mod={self.module}", *mirror, *rest], CALL_TIMEOUT_S)
+        return ["dagger", verb, f"--mod={self.module}", *mirror, *rest]
 
     def call(self, *arguments: str) -> str:
         """Run `dagger call`, and give what it printed; fails when it did."""
@@ -73,7 +79,7 @@ def dagger(tmp_path_factory: pytest.TempPathFactory) -> Dagger:
     """The command line, with an engine that answers."""
     if shutil.which("dagger") is None:
         pytest.skip("no `dagger` on PATH: https://docs.dagger.io/install")
-    done = _run(["core", "version"], REACHABLE_TIMEOUT_S)
+    done = _run(["dagger", "core", "version"], REACHABLE_TIMEOUT_S)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["nothing"]
         pytest.skip(f"no Dagger engine is reachable; `dagger core version` says: {said[-1]}")
@@ -109,7 +115,6 @@ def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def _run(arguments: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    command = ["dagger", "--progress=plain", *arguments]
-    environment = os.environ | {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
+def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    environment = QUIET | {"DAGGER_PROGRESS": "plain"}
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=timeout_s)
