@@ -37,6 +37,18 @@ RatePerS: TypeAlias = Annotated[float, Doc("Offered rate within a block, in requ
 PromptTokens: TypeAlias = Annotated[int, Doc("Length of each prompt, in tokens")]
 OutputTokens: TypeAlias = Annotated[int, Doc("Length of each answer, in tokens")]
 
+Steps: TypeAlias = Annotated[
+    list[int] | None,
+    Doc("The canary's share of the traffic, in percent, rising to 100; `5,25,50,100` when none is named"),
+]
+HoldS: TypeAlias = Annotated[float, Doc("How long each step is measured, in seconds")]
+ClientRatePerS: TypeAlias = Annotated[
+    float, Doc("Constant load of clients through the stable hostname, in requests per second")
+]
+MaxSlowdownPercent: TypeAlias = Annotated[
+    float, Doc("A median TTFT or ITL that is slower than this rolls the canary back, in percent")
+]
+
 
 def modelcar_options(reshard: str, compression: Compression, platforms: list[str] | None) -> list[str]:
     """Give the options of the command line that stand for the form of a modelcar."""
@@ -53,5 +65,18 @@ def bench_options(
         f"--requests-per-block={requests_per_block}",
         f"--rate-per-s={rate_per_s}",
         f"--prompt-tokens={prompt_tokens}",
+        f"--output-tokens={output_tokens}",
+    ]
+
+
+def canary_options(
+    steps: list[int] | None, hold_s: float, rate_per_s: float, max_slowdown_percent: float, output_tokens: int
+) -> list[str]:
+    """Give the options of the command line that stand for the plan of a canary."""
+    return [
+        *([f"--steps={','.join(map(str, steps))}"] if steps else []),
+        f"--hold={hold_s}s",
+        f"--rate-per-s={rate_per_s}",
+        f"--max-slowdown-percent={max_slowdown_percent}",
         f"--output-tokens={output_tokens}",
     ]

@@ -9,7 +9,10 @@ from dagger import Doc, dag
 
 from main.arguments import (
     Blocks,
+    ClientRatePerS,
     ExpectedAnswer,
+    HoldS,
+    MaxSlowdownPercent,
     ModelDirectory,
     OutputTokens,
     PathChoice,
@@ -17,7 +20,9 @@ from main.arguments import (
     PromptTokens,
     RatePerS,
     RequestsPerBlock,
+    Steps,
     bench_options,
+    canary_options,
 )
 from main.choices import Path, Profile
 from main.declare import never_cached, object_type, session_cached
@@ -65,8 +70,8 @@ class Cluster:
         Example: `dagger call cluster deploy --source=./model --path=raw smoke report export --path=report`
         """
         container = observing(self.tools.with_mounted_directory(MODEL, source))
-        arguments = [*self.arguments, f"--path={path.value}", f"--profile={profile.value}"]
-        options = [f"--source={MODEL}", *base_image_option(self.mirror), "--json"]
+        arguments = [*self.arguments, f"--profile={profile.value}"]
+        options = [f"--path={path.value}", f"--source={MODEL}", *base_image_option(self.mirror), "--json"]
         command = ["servepath", "deploy", *arguments, *options]
         served = json.loads(await container.with_exec(command).stdout())
         return Endpoint(
@@ -76,6 +81,8 @@ class Cluster:
             modelcar_digest=served["modelcar_digest"],
             ready_s=served["ready_s"],
             tools=self.tools,
+            registry=self.registry,
+            mirror=self.mirror,
             arguments=arguments,
         )
 
@@ -104,6 +111,29 @@ class Cluster:
         """
         options = bench_options(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens)
         return await gather(self.tools, ["bench", *self.arguments, f"--profile={profile.value}", *options])
+
+    @never_cached
+    async def canary(  # noqa: PLR0913, PLR0917 - the plan of a canary, one argument each
+        self,
+        to: Annotated[
+            str, Doc("The next model: `sha256:…` in the served one's repository, or `host/repository@sha256:…`")
+        ],
+        profile: ProfileChoice = Profile.CPU,
+        steps: Steps = None,
+        hold_s: HoldS = 60.0,
+        rate_per_s: ClientRatePerS = 2.0,
+        max_slowdown_percent: MaxSlowdownPercent = 20.0,
+        output_tokens: OutputTokens = 16,
+    ) -> Evidence:
+        """Lead a modelcar that is in the registry to all traffic of the KServe path, step by step, or back by itself.
+
+        After a kill, the same call goes on. A canary of another model is refused.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… canary
+        --to=sha256:… report export --path=report`
+        """
+        plan = canary_options(steps, hold_s, rate_per_s, max_slowdown_percent, output_tokens)
+        return await gather(self.tools, ["canary", *self.arguments, f"--profile={profile.value}", f"--to={to}", *plan])
 
     @never_cached
     async def evidence(

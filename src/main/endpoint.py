@@ -5,10 +5,27 @@ from typing import Annotated
 import dagger
 from dagger import Doc
 
-from main.arguments import Blocks, ExpectedAnswer, OutputTokens, PromptTokens, RatePerS, RequestsPerBlock, bench_options
+from main.arguments import (
+    Blocks,
+    ClientRatePerS,
+    ExpectedAnswer,
+    HoldS,
+    MaxSlowdownPercent,
+    ModelDirectory,
+    OutputTokens,
+    PromptTokens,
+    RatePerS,
+    RequestsPerBlock,
+    Steps,
+    bench_options,
+    canary_options,
+)
 from main.choices import Path
 from main.declare import never_cached, object_type
 from main.evidence import Evidence, gather
+from main.images import base_image_option
+from main.modelcar import push
+from main.workbench import MODEL
 
 
 @object_type
@@ -21,6 +38,8 @@ class Endpoint:
     modelcar_digest: Annotated[str, Doc("`sha256:…` of the modelcar that it serves")] = dagger.field()
     ready_s: Annotated[float, Doc("Seconds from apply to the first completion")] = dagger.field()
     tools: dagger.Container
+    registry: str
+    mirror: str
     arguments: list[str]
 
     @never_cached
@@ -29,7 +48,8 @@ class Endpoint:
 
         Example: `dagger call cluster deploy --source=./model --path=raw smoke report export --path=report`
         """
-        return await gather(self.tools, ["smoke", *self.arguments, f"--expected-answer={expected_answer}"])
+        options = [f"--path={self.path.value}", f"--expected-answer={expected_answer}"]
+        return await gather(self.tools, ["smoke", *self.arguments, *options])
 
     @never_cached
     async def bench(
@@ -45,4 +65,29 @@ class Endpoint:
         Example: `dagger call cluster deploy --source=./model --path=raw bench report export --path=report`
         """
         options = bench_options(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens)
-        return await gather(self.tools, ["bench", *self.arguments, *options])
+        return await gather(self.tools, ["bench", *self.arguments, f"--path={self.path.value}", *options])
+
+    @never_cached
+    async def canary(  # noqa: PLR0913, PLR0917 - the plan of a canary, one argument each
+        self,
+        source: ModelDirectory,
+        steps: Steps = None,
+        hold_s: HoldS = 60.0,
+        rate_per_s: ClientRatePerS = 2.0,
+        max_slowdown_percent: MaxSlowdownPercent = 20.0,
+        output_tokens: OutputTokens = 16,
+    ) -> Evidence:
+        """Push another model, and lead it to all traffic of this hostname, step by step, or back by itself.
+
+        Example: `dagger call cluster deploy --source=./model canary --source=./next report export --path=report`
+
+        Raises:
+            ValueError: the endpoint is not served by KServe.
+        """
+        if self.path is not Path.KSERVE:
+            raise ValueError(f"{self.path.value} has no canary; next: deploy --path=kserve")
+        container = self.tools.with_mounted_directory(MODEL, source)
+        model = [f"--source={MODEL}", *base_image_option(self.mirror)]
+        reference = await push(container, model, f"{self.registry}/servepath/model")
+        plan = canary_options(steps, hold_s, rate_per_s, max_slowdown_percent, output_tokens)
+        return await gather(self.tools, ["canary", *self.arguments, f"--to={reference}", *plan])

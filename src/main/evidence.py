@@ -22,7 +22,10 @@ class Evidence:
     verdict: Annotated[str, Doc("`pass` or `fail`")] = dagger.field()
     exit_code: Annotated[
         int,
-        Doc("0, or the code of the error's class: 3 input, 4 registry, 5 cluster, 6 check failed, 7 objective missed"),
+        Doc(
+            "0, or the code of the error's class: 3 input, 4 registry, 5 cluster, 6 check failed, 7 objective missed, "
+            "8 refused, 9 rolled back"
+        ),
     ] = dagger.field()
     summary: Annotated[str, Doc("The run in Markdown, as it fits a step summary")] = dagger.field()
     report: Annotated[

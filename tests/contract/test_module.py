@@ -40,12 +40,14 @@ POLICIES = {
     "Cluster.deploy": NEVER,
     "Cluster.smoke": NEVER,
     "Cluster.compare": NEVER,
+    "Cluster.canary": NEVER,
     "Cluster.evidence": NEVER,
     "Cluster.diagnostics": NEVER,
     "Cluster.terminal": NEVER,
     "Cluster.up": SESSION,
     "Endpoint.smoke": NEVER,
     "Endpoint.bench": NEVER,
+    "Endpoint.canary": NEVER,
     "Evidence.assert_passed": NEVER,
 }
 """How long the result of each function may stand; a new function must be added here on purpose."""
@@ -53,6 +55,14 @@ POLICIES = {
 EVIDENCE_ARGUMENTS = {"source": "Directory", "profile": "Profile", "expected_answer": "str", "gateway_class": "str"}
 
 FORM = {"reshard": "str", "compression": "Compression", "platforms": "list[str] | None"}
+
+CANARY = {
+    "steps": "list[int] | None",
+    "hold_s": "float",
+    "rate_per_s": "float",
+    "max_slowdown_percent": "float",
+    "output_tokens": "int",
+}
 
 SIGNATURES = {
     "Servepath.modelcar": ({"source": "Directory", **FORM}, "Modelcar"),
@@ -68,6 +78,8 @@ SIGNATURES = {
     "Servepath.mirror_from": ({"layout": "Directory"}, "Mirror"),
     "Mirror.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "list[str]"),
     "Cluster.deploy": ({"source": "Directory", "path": "Path", "profile": "Profile"}, "Endpoint"),
+    "Cluster.canary": ({"to": "str", "profile": "Profile", **CANARY}, "Evidence"),
+    "Endpoint.canary": ({"source": "Directory", **CANARY}, "Evidence"),
     "Modelcar.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "str"),
 }
 """The types that callers depend on."""
@@ -79,6 +91,7 @@ DEFAULTS = {
     "Cluster.deploy.path": '"KSERVE"',
     "Cluster.deploy.profile": '"CPU"',
     "Endpoint.bench.blocks": "8",
+    "Endpoint.canary.hold_s": "60.0",
     "Endpoint.bench.rate_per_s": "0.5",
     "Endpoint.bench.output_tokens": "16",
 }

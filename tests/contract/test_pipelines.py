@@ -295,6 +295,27 @@ def test_deploy_then_smoke_then_bench(session: Session, cluster: dict[str, Any],
     assert {"bench", "--path=raw", "--blocks=12"} <= set(bench)
 
 
+def test_a_canary_leads_what_was_just_pushed(session: Session, cluster: dict[str, Any], model: str) -> None:
+    endpoint = session.invoke("Cluster", "deploy", {"source": model, "profile": "CPU_SMALL"}, cluster)
+    endpoint["path"] = "KSERVE"
+    following = session.new("Directory", "next")
+    session.engine.answers["Container.exitCode"] = 9
+    evidence = session.invoke("Endpoint", "canary", {"source": following, "steps": [10, 100], "hold_s": 5}, endpoint)
+    assert (evidence["verdict"], evidence["exit_code"]) == ("fail", 9)
+    pushed = session.engine.asked("stdout")[-1]
+    assert pushed.named("withMountedDirectory")[-1]["source"] == following
+    assert "--push=registry.example.com/servepath/model" in commands(pushed)[-1]
+    (canary,) = servepath_commands(session.engine.asked("exitCode"))
+    assert {"canary", f"--to={REFERENCE}", "--steps=10,100", "--hold=5.0s", "--profile=cpu-small"} <= set(canary)
+    accept(canary)
+
+
+def test_the_raw_path_has_no_canary(session: Session, cluster: dict[str, Any], model: str) -> None:
+    endpoint = session.invoke("Cluster", "deploy", {"source": model, "path": "RAW"}, cluster)
+    with pytest.raises(FunctionError, match="raw has no canary; next: deploy --path=kserve"):
+        session.invoke("Endpoint", "canary", {"source": model}, endpoint)
+
+
 def test_evidence_of_a_failed_run_is_given_not_raised(session: Session, cluster: dict[str, Any], model: str) -> None:
     session.engine.answers["Container.exitCode"] = 6
     evidence = session.invoke("Cluster", "evidence", {"source": model}, cluster)
@@ -410,6 +431,7 @@ def test_every_command_is_one_of_the_command_line(session: Session, cluster: dic
     session.invoke("Cluster", "diagnostics", {}, cluster)
     session.invoke("Cluster", "smoke", {}, cluster)
     session.invoke("Cluster", "compare", {}, cluster)
+    session.invoke("Cluster", "canary", {"to": DIGEST}, cluster)
     session.invoke("Cluster", "evidence", {"source": model}, cluster)
     endpoint = session.invoke("Cluster", "deploy", {"source": model}, cluster)
     session.invoke("Endpoint", "smoke", {}, endpoint)
@@ -417,7 +439,8 @@ def test_every_command_is_one_of_the_command_line(session: Session, cluster: dic
     sent = servepath_commands(session.engine._nodes.values()) + servepath_commands(
         node for node, _ in session.engine.leaves
     )
-    assert {command[1] for command in sent} == {"modelcar", "platform", "cluster", "deploy", "smoke", "bench", "e2e"}
+    stages = {"modelcar", "platform", "cluster", "deploy", "smoke", "bench", "canary", "e2e"}
+    assert {command[1] for command in sent} == stages
     for command in sent:
         accept(command)
 
