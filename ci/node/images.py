@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import httpx
 
 from servepath.errors import ClusterError, RegistryError
@@ -100,6 +101,12 @@ def build(files: Mapping[str, bytes | Link], entrypoint: Sequence[str] = (), com
         }
     )
     return Image(config, layer, manifest)
+
+
+async def shared_libraries(program: Path) -> list[Path]:
+    """Give the shared libraries and the loader that a program is linked with, by the paths that it looks for."""
+    listed = (await anyio.run_process(["ldd", str(program)])).stdout.decode().split()
+    return sorted({Path(word) for word in listed if word.startswith("/")})
 
 
 def pause() -> Image:

@@ -147,3 +147,22 @@ def test_the_data_plane_s_parameters_are_those_that_the_gateway_names() -> None:
     reference = gateway["spec"]["infrastructure"]["parametersRef"]
     assert reference["name"] in parameters
     assert parameters[reference["name"]]["metadata"]["namespace"] == gateway["metadata"]["namespace"]
+
+
+@pytest.mark.parametrize("overlay", ["one", "split"])
+def test_engines_let_their_picker_in_and_a_picker_the_gateway(overlay: str) -> None:
+    objects = built(INFERENCE / overlay)
+    pods = {name: one["spec"]["template"]["metadata"]["labels"] for name, one in of_kind(objects, "Deployment").items()}
+    policies = list(of_kind(objects, "NetworkPolicy").values())
+    for pool in of_kind(objects, "InferencePool").values():
+        engines = pool["spec"]["selector"]["matchLabels"]
+        picker = pods[pool["spec"]["endpointPickerRef"]["name"]]
+        to_engines = only([one for one in policies if one["spec"]["podSelector"]["matchLabels"] == engines])
+        assert matches(only(only(to_engines["spec"]["ingress"])["from"])["podSelector"]["matchLabels"], picker)
+        to_picker = only([one for one in policies if matches(one["spec"]["podSelector"]["matchLabels"], picker)])
+        source = only(only(to_picker["spec"]["ingress"])["from"])
+        # agentgateway labels its pods so: controller/pkg/helm of v1.2.1.
+        assert source["podSelector"]["matchLabels"] == {
+            "gateway.networking.k8s.io/gateway-name": "kserve-ingress-gateway"
+        }
+        assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kserve"}
