@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci.node import browser, engine_image, envoy_gateway, kserve, kubernetes, oci_tools, packages, preflight, programs
+from ci.node import (
+    browser,
+    engine_image,
+    envoy_gateway,
+    kserve,
+    kubernetes,
+    network_policy,
+    oci_tools,
+    packages,
+    preflight,
+    programs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +77,7 @@ async def prepare_platform(layout: Layout, stages: Stages) -> Platform:
 
 
 async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
-    """Prepare what the tests need besides the platform: Helm with KServe's chart, and the OCI tools of others.
+    """Prepare what the tests need besides the platform: Helm with KServe's chart, kube-router, OCI tools of others.
 
     Raises:
         ClusterError: a step failed, with what its tool said.
@@ -75,6 +86,8 @@ async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
     with stages.stage("helm"):
         await programs.build(kubernetes.HELM, layout.cache)
         await kserve.keep_chart(layout.cache)
+    with stages.stage("policy enforcer"):
+        await network_policy.prepare(layout.cache)
     with stages.stage("image tools"):
         await oci_tools.prepare(layout.cache)
     with stages.stage("browser"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from servepath.serving.model import Endpoint
 
 OPEN_PATHS = ("/metrics", "/docs", "/version")
+CLOSED = (HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
 UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}")
 DURATION_PART = re.compile(r"([0-9]{1,5})(h|ms|m|s)")
@@ -35,12 +36,13 @@ async def open_paths_are_not_routed(tools: Tools, endpoint: Endpoint) -> Finding
     """The gateway answers 404 to /metrics, /docs and /version.
 
     Why: vLLM asks for no key there, so no route may reach them. KServe's own HTTPRoute matches `^/.*$`: on that path it
-    takes a second one. Source: KServe v0.19.0, `httproute_reconciler.go`; vLLM 0.23.0 as seen.
+    takes a second one, behind which is nothing (5xx) while the slot that it was made with is stopped. Source: KServe
+    v0.19.0, `httproute_reconciler.go`; vLLM 0.23.0 as seen.
     """
     questions = [get(endpoint, path) for path in OPEN_PATHS]
     statuses = {question.path: (await ask(tools, question)).status_code for question in questions}
     seen = ", ".join(f"{path} {status}" for path, status in statuses.items())
-    reached = [path for path, status in statuses.items() if status != HTTPStatus.NOT_FOUND]
+    reached = [path for path, status in statuses.items() if status not in CLOSED]
     return finding([seen] if reached else [], seen, questions[0].curl())
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 INSTANCE = "app.kubernetes.io/instance"
+MODELCAR_CONTAINERS = ("modelcar-init", "modelcar")
+"""What KServe's webhook adds to a pod, unless containers of these names are there."""
 CLOSED = "-closed"
 """Ends the name of the KServe path's HTTPRoute, which closes what KServe's own leave open."""
 
@@ -211,6 +213,7 @@ def _patches(
     ]
     if path is ServingPath.KSERVE:
         operations.append(_replace("/spec/predictor/timeout", spec.profile.request_timeout_s))
+        operations += _modelcar_operations(spec, engine["spec"]["predictor"])
     else:
         operations += [
             _replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
@@ -222,6 +225,16 @@ def _patches(
         {"patch": _dump(operations), "target": {"kind": kind}},
         {"patch": _dump(_route_operations(spec, path, gateway)), "target": {"kind": "HTTPRoute"}},
         {"patch": _dump(_policy_operations(gateway)), "target": {"kind": "NetworkPolicy"}},
+    ]
+
+
+def _modelcar_operations(spec: ServingSpec, predictor: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the model to the modelcar's containers, where an overlay writes them down (components/restricted)."""
+    return [
+        _replace(f"/spec/predictor/{kind}/{index}/image", spec.modelcar_reference)
+        for kind in ("initContainers", "containers")
+        for index, one in enumerate(predictor.get(kind, ()))
+        if one["name"] in MODELCAR_CONTAINERS
     ]
 
 

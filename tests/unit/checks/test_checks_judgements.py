@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from servepath.checks.asking import Question
 from servepath.checks.isolation_checks import model_argument
 from servepath.checks.kubernetes import kubectl
 from servepath.checks.modelcar_checks import judge_link, judge_modelcar_digest
+from servepath.checks.network_checks import is_at_large, peer_in_words, selects
 from servepath.checks.parity_checks import judge_same_engine
 from servepath.checks.pods import digest_of
 from servepath.checks.route_checks import duration_s
@@ -101,3 +103,41 @@ def test_the_kubectl_line_names_the_kubeconfig_and_the_context() -> None:
     cluster = Cluster(Path("/a b/config"), "r", "http://g", context="c")
     words = shlex.split(kubectl(cluster, "get", "nodes"))
     assert words == ["kubectl", "--kubeconfig", "/a b/config", "--context", "c", "get", "nodes"]
+
+
+def expression(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+
+
+POD = {"metadata": {"labels": {"app": "vllm", "tier": "gpu"}}}
+IN = expression("g", "In", "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("selector", "selected"),
+    [
+        ({}, True),
+        ({"matchLabels": {"app": "vllm"}}, True),
+        ({"matchLabels": {"app": "vllm", "tier": "cpu"}}, False),
+        ({"matchLabels": {"app": "vllm"}, "matchExpressions": [expression("tier", "In", "cpu", "gpu")]}, True),
+        ({"matchExpressions": [expression("tier", "In", "cpu")]}, False),
+        ({"matchExpressions": [expression("tier", "NotIn", "cpu")]}, True),
+        ({"matchExpressions": [expression("absent", "NotIn", "cpu")]}, True),
+        ({"matchExpressions": [expression("tier", "NotIn", "gpu")]}, False),
+        ({"matchExpressions": [expression("app", "Exists")]}, True),
+        ({"matchExpressions": [expression("absent", "Exists")]}, False),
+        ({"matchExpressions": [expression("absent", "DoesNotExist"), expression("app", "DoesNotExist")]}, False),
+    ],
+)
+def test_a_label_selector_selects_as_kubernetes_does(selector: dict[str, Any], *, selected: bool) -> None:
+    assert selects(selector, POD) is selected
+
+
+def test_who_is_admitted_is_said_in_words() -> None:
+    assert peer_in_words({"podSelector": {"matchLabels": {"a": "b"}}}) == "pods {a=b} of its own namespace"
+    assert peer_in_words({"ipBlock": {"cidr": "10.0.0.0/8"}}) == "addresses 10.0.0.0/8"
+    gateway = {"namespaceSelector": {"matchLabels": {"n": "kserve"}}, "podSelector": {"matchExpressions": [IN]}}
+    assert peer_in_words(gateway) == "pods {g In x,y} of namespaces {n=kserve}"
+    assert not is_at_large(gateway)
+    assert is_at_large({"namespaceSelector": {}})
+    assert not is_at_large({"podSelector": {}}), "every pod of the namespace, which is not everybody"

@@ -255,6 +255,28 @@ async def test_unpinned_image_in_the_manifests_is_refused(spec: ServingSpec, tmp
 
 
 @pytest.mark.anyio
+async def test_the_restricted_component_names_the_model_that_is_served(spec: ServingSpec, tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests"
+    shutil.copytree(manifests_directory(), manifests)
+    overlay = manifests / "kserve/overlays/cpu"
+    with (overlay / "kustomization.yaml").open("a") as kustomization:
+        kustomization.write("components: [../../components/restricted]\n")
+    by_hand = next(obj for obj in await build(overlay) if obj["kind"] == "InferenceService")
+    deployed = next(
+        obj for obj in await render(spec, ServingPath.KSERVE, manifests=manifests) if obj["kind"] == "InferenceService"
+    )
+    for service in (by_hand, deployed):
+        predictor = service["spec"]["predictor"]
+        model = environment(engine_container(service, ServingPath.KSERVE))["STORAGE_URI"].removeprefix("oci://")
+        containers = [*predictor["initContainers"], *predictor["containers"]]
+        assert [one["name"] for one in containers] == ["modelcar-init", "kserve-container", "modelcar"]
+        assert [one["image"] for one in containers if one["name"].startswith("modelcar")] == [model, model]
+        for one in containers:
+            assert one["securityContext"]["allowPrivilegeEscalation"] is False
+            assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.anyio
 async def test_canary_percent_in_the_manifests_is_refused(spec: ServingSpec, tmp_path: Path) -> None:
     manifests = tmp_path / "manifests"
     shutil.copytree(manifests_directory(), manifests)
