@@ -87,10 +87,20 @@ class Cluster:
         )
 
     @never_cached
+    async def with_model(self, source: ModelDirectory, profile: ProfileChoice = Profile.CPU) -> Self:
+        """Serve a model on both paths, and give the cluster back: for `smoke`, `compare` and `canary`.
+
+        Example: `dagger call cluster with-model --source=./model compare report export --path=report`
+        """
+        for path in (Path.RAW, Path.KSERVE):
+            await self.deploy(source, path, profile)
+        return self
+
+    @never_cached
     async def smoke(self, profile: ProfileChoice = Profile.CPU, expected_answer: ExpectedAnswer = "Paris") -> Evidence:
         """Run every smoke check of both paths, which must be deployed.
 
-        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… smoke summary`
+        Example: `dagger call cluster with-model --source=./model smoke summary`
         """
         options = [f"--profile={profile.value}", f"--expected-answer={expected_answer}"]
         return await gather(self.tools, ["smoke", *self.arguments, *options])
@@ -107,7 +117,7 @@ class Cluster:
     ) -> Evidence:
         """Measure both paths, which must be deployed, in interleaved blocks: ratios with 95% confidence intervals.
 
-        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… compare summary`
+        Example: `dagger call cluster with-model --source=./model compare report export --path=report`
         """
         options = bench_options(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens)
         return await gather(self.tools, ["bench", *self.arguments, f"--profile={profile.value}", *options])

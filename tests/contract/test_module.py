@@ -38,6 +38,7 @@ POLICIES = {
     "Modelcar.verify": NEVER,
     "Cluster.with_platform": NEVER,
     "Cluster.deploy": NEVER,
+    "Cluster.with_model": NEVER,
     "Cluster.smoke": NEVER,
     "Cluster.compare": NEVER,
     "Cluster.canary": NEVER,

@@ -295,6 +295,17 @@ def test_deploy_then_smoke_then_bench(session: Session, cluster: dict[str, Any],
     assert {"bench", "--path=raw", "--blocks=12"} <= set(bench)
 
 
+def test_a_cluster_with_a_model_serves_it_on_both_paths(session: Session, cluster: dict[str, Any], model: str) -> None:
+    assert session.invoke("Cluster", "with_model", {"source": model, "profile": "CPU_SMALL"}, cluster) == cluster
+    deployed = servepath_commands(session.engine.asked("stdout"))
+    assert [command[1] for command in deployed] == ["deploy", "deploy"]
+    assert [[option for option in command if "--path=" in option] for command in deployed] == [
+        ["--path=raw"],
+        ["--path=kserve"],
+    ]
+    assert all("--profile=cpu-small" in command for command in deployed)
+
+
 def test_a_canary_leads_what_was_just_pushed(session: Session, cluster: dict[str, Any], model: str) -> None:
     endpoint = session.invoke("Cluster", "deploy", {"source": model, "profile": "CPU_SMALL"}, cluster)
     endpoint["path"] = "KSERVE"

@@ -100,6 +100,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def next_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with another card, and so with another digest."""
+    directory = tmp_path_factory.mktemp("models") / "next"
+    shutil.copytree(model, directory)
+    (directory / "README.md").write_text("Another card.\n")
+    return directory
+
+
 def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     replacement = os.environ.get("SERVEPATH_ENGINE_LOCK")
     if not replacement:

@@ -83,11 +83,17 @@ def test_another_module_uses_ours(dagger: Dagger, model: Path, layout: Path) -> 
     assert example.call("servepath-modelcar-digest", f"--source={model}") == manifest_digest(layout)
 
 
-def test_another_model_has_another_digest(dagger: Dagger, model: Path, layout: Path, tmp_path: Path) -> None:
-    for file in model.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "README.md").write_text("Another card.\n")
-    assert dagger.call("modelcar", f"--source={tmp_path}", "digest") != manifest_digest(layout)
+def test_another_model_has_another_digest(dagger: Dagger, next_model: Path, layout: Path) -> None:
+    assert dagger.call("modelcar", f"--source={next_model}", "digest") != manifest_digest(layout)
+
+
+def test_a_modelcar_has_the_form_that_is_asked_for(dagger: Dagger, model: Path, layout: Path) -> None:
+    form = ["--reshard=300kB", "--compression=zstd", "--platforms=linux/amd64"]
+    layers = dagger.call("modelcar", f"--source={model}", *form, "layers").splitlines()
+    (manifest,) = entries(layout)
+    stored = json.loads((layout / "blobs" / manifest["digest"].replace(":", "/")).read_text())["layers"]
+    assert len(layers) > len(stored)  # shards of 300 kB instead of one file
+    assert dagger.call("modelcar", f"--source={model}", *form, "verify", "digest") != manifest["digest"]
 
 
 def test_a_mirror_is_one_layout_that_another_registry_takes(dagger: Dagger, tmp_path: Path) -> None:

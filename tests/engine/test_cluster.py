@@ -40,6 +40,28 @@ def test_one_path_alone(dagger: Dagger, model: Path, gateway_class: str) -> None
     assert "raw" in summary
 
 
+def test_the_two_paths_are_compared_and_nothing_else(
+    dagger: Dagger, model: Path, gateway_class: str, tmp_path: Path
+) -> None:
+    chain = ["cluster", f"--gateway-class={gateway_class}", "with-model", f"--source={model}", "--profile=cpu_small"]
+    plan = ["--blocks=8", "--requests-per-block=1", "--rate-per-s=4"]
+    dagger.call(*chain, "compare", "--profile=cpu_small", *plan, "report", "export", f"--path={tmp_path}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {endpoint["path"] for endpoint in report["endpoints"]} == {"raw", "kserve"}
+    assert report["comparison"]["paths"]
+    assert report["checks"] == []
+
+
+def test_a_canary_gets_all_the_traffic(
+    dagger: Dagger, model: Path, next_model: Path, gateway_class: str, tmp_path: Path
+) -> None:
+    chain = ["cluster", f"--gateway-class={gateway_class}", "deploy", f"--source={model}", "--profile=cpu_small"]
+    plan = ["--steps=50,100", "--hold-s=5", "--rate-per-s=2"]
+    dagger.call(*chain, "canary", f"--source={next_model}", *plan, "report", "export", f"--path={tmp_path}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["canary"]["outcome"] == "promoted"
+
+
 def test_a_new_cluster_can_be_looked_into(dagger: Dagger, gateway_class: str, tmp_path: Path) -> None:
     cluster = ["cluster", f"--gateway-class={gateway_class}"]
     assert dagger.call(*cluster, "diagnostics", "export", f"--path={tmp_path}")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from servepath.platform.mirror import parse_mirror
-from tests.engine.leaks import leaks
+from tests.engine.leaks import PRIVATE_KEYS, leaks
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Dagger
@@ -62,6 +63,17 @@ def test_a_secret_is_left_nowhere(
         (seen / f"{index}.log").write_text(done.stdout + done.stderr)
     secrets = (PASSWORD, HUB_TOKEN, CLUSTER_TOKEN)
     assert leaks(secrets, seen) == []
+    assert leaks(secrets, state, began) == []
+
+
+def test_a_cluster_leaves_no_credential(dagger: Dagger, state: Path, gateway_class: str, tmp_path: Path) -> None:
+    began = time.time()
+    done = dagger.run("call", "cluster", f"--gateway-class={gateway_class}", "kubeconfig", "plaintext")
+    assert done.returncode == 0, done.stderr
+    (user,) = yaml.safe_load(done.stdout)["users"]
+    (tmp_path / "log").write_text(done.stderr)
+    secrets = (user["user"]["token"], *PRIVATE_KEYS)
+    assert leaks(secrets, tmp_path) == []
     assert leaks(secrets, state, began) == []
 
 
