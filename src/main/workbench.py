@@ -38,7 +38,7 @@ def workbench(mirror: str) -> dagger.Container:
         .with_directory(PROJECT, source)
         .with_new_file(f"{PROJECT}/README.md", "")
         .with_workdir(PROJECT)
-        .with_exec(["uv", "sync", "--frozen", "--no-default-groups"])
+        .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras"])
         .with_env_variable("PATH", "/opt/servepath/bin:${PATH}", expand=True)
         .with_workdir("/work")
     )

@@ -405,6 +405,11 @@ def test_the_workbench_depends_on_the_library_alone(session: Session, cluster: d
     assert not any(path.startswith(("tests", "docs", "README", "src/main/**")) for path in included)
 
 
+def test_the_workbench_can_do_all_that_the_library_can(session: Session, cluster: dict[str, Any]) -> None:
+    (install,) = (command for command in commands(session.node(cluster["tools"])) if command[:2] == ["uv", "sync"])
+    assert {"--frozen", "--no-default-groups", "--all-extras"} <= set(install)
+
+
 def test_checks_run_as_nobody(session: Session) -> None:
     session.invoke("Servepath", "check", {"source": session.new("Directory", "source")})
     (checks,) = session.engine.asked("sync")
