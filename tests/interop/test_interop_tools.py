@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM
+from servepath.modelcar.build import build_layout
+from servepath.modelcar.plan import BuildOptions
+from servepath.modelcar.source.directory import open_source
 from tests.interop.forms import digests_below, hidden_from, output
 from tests.interop.raw import get_manifest, put_with_wrong_config_size
 from tests.unit.modelcar.registries import running_crane_registry
@@ -113,6 +116,25 @@ def test_oras_reads_its_manifest_and_pulls_its_blobs(oras: Path, shipped: Shippe
     output([oras, "cp", "--from-plain-http", "--to-oci-layout", shipped.reference, f"{copied}:v1"])
     index = json.loads((copied / "index.json").read_bytes())
     assert index["manifests"][0]["digest"] == shipped.digest
+
+
+@pytest.mark.anyio
+async def test_a_layout_is_read_with_what_refers_to_it(
+    skopeo: Path, oras: Path, model: Path, base: str, registry: str, tmp_path: Path
+) -> None:
+    build = BuildOptions(attest=True, modelpack=True)
+    layout, target = tmp_path / "layout", f"{registry}/interop/from-layout"
+    written = await build_layout(open_source(model), base, layout, tag="v1", build=build)
+    said = json.loads(output([oras, "discover", "--oci-layout", "--format", "json", f"{layout}@{written.digest}"]))
+    assert {entry["artifactType"]: entry["digest"] for entry in said["referrers"]} == written.referrers
+    output([oras, "cp", "--recursive", "--from-oci-layout", "--to-plain-http", f"{layout}:v1", f"{target}:v1"])
+    said = json.loads(output([oras, "discover", "--plain-http", "--format", "json", f"{target}@{written.digest}"]))
+    assert {entry["artifactType"]: entry["digest"] for entry in said["referrers"]} == written.referrers
+    output(
+        [skopeo, "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:v1", f"docker://{target}-2:v1"]
+    )
+    with pytest.raises(AssertionError, match="more than one image"):  # skopeo knows no referrers in a layout
+        output([skopeo, "inspect", f"oci:{layout}"])
 
 
 def test_oras_discovers_what_refers_to_it(oras: Path, shipped: Shipped, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _REQUIRABLE = {"sbom": SBOM, "provenance": PROVENANCE}
 Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="HOST/REPOSITORY@sha256:…; a tag is refused.")]
+Origin = Annotated[
+    str, typer.Argument(metavar="REFERENCE", help="HOST/REPOSITORY@sha256:… or oci:DIRECTORY[@sha256:…]; no tag.")
+]
 PlainHttp = Annotated[
     list[str] | None,
     typer.Option(metavar="HOST[:PORT]", help="Speak to this registry without TLS; loopback needs no permission."),
@@ -67,14 +70,14 @@ def verify_command(
 
 
 def copy_command(
-    reference: Reference,
+    reference: Origin,
     to: Annotated[str, typer.Argument(metavar="HOST/REPOSITORY", help="Where to copy it.")],
     tag: Annotated[str, typer.Option(help="A tag to put on it there too.")] = "",
     plain_http: PlainHttp = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Copy an image from registry to registry under its digest, with all that refers to it.
+    """Copy an image from a registry or an OCI layout under its digest, with all that refers to it.
 
     Streams: nothing is written to disk. What is there already is not sent, so that a copy that was interrupted goes on.
 

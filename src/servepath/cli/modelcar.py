@@ -59,14 +59,14 @@ Compress = Annotated[
     typer.Option("--compression", help="zstd: smaller, for slow links; costs time at push and at pull."),
 ]
 Attest = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--attest/--no-attest", help="With --push: attach SBOM and provenance; the image's digest stays the same."
+        "--attest/--no-attest",
+        help="Attach SBOM and provenance; the image's digest stays the same. As if given with --push, not with "
+        "--layout: some tools take the one image of a layout by its name alone when more is in it.",
     ),
 ]
-ModelPack = Annotated[
-    bool, typer.Option("--modelpack", help="With --push: attach a ModelPack manifest that shares the layers.")
-]
+ModelPack = Annotated[bool, typer.Option("--modelpack", help="Attach a ModelPack manifest that shares the layers.")]
 ModelName = Annotated[str, typer.Option("--name", help="The model's name; from the Hub or config.json when empty.")]
 Include = Annotated[
     list[str], typer.Option(metavar="PATTERN", help="Files of --hub to take, such as '*.json'; repeatable.")
@@ -94,7 +94,7 @@ def modelcar_command(
     exclude: Exclude = [],  # noqa: B006 - typer copies it
     *,
     allow_pickle: AllowPickle = False,
-    attest: Attest = True,
+    attest: Attest = None,
     modelpack: ModelPack = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,14 +107,12 @@ def modelcar_command(
 
     async def work() -> Modelcar:
         host, repository = _destination(layout, push, tag)
-        if modelpack and not push:
-            raise UsageError("a layout has no referrers", where="--modelpack", expected="--push", next_command=_HELP)
         build = replace(
             build_options(),
             platforms=tuple(entry for text in platform for entry in text.split(",")),
             reshard_bytes=parse_size(reshard) if reshard else 0,
             compression=compression,
-            attest=attest,
+            attest=bool(push) if attest is None else attest,
             modelpack=modelpack,
         )
         name_one_model(source, hub)

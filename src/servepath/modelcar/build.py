@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
@@ -13,7 +12,7 @@ from anyio import to_thread
 from servepath.modelcar.attach.attachments import attach_all
 from servepath.modelcar.attach.facts import ModelcarFacts
 from servepath.modelcar.image.oci import BaseImage, make_index, manifest_descriptor, read_base
-from servepath.modelcar.layout import Layout
+from servepath.modelcar.layout import Layout, parse_layout
 from servepath.modelcar.model import Layer, Modelcar
 from servepath.modelcar.plan import DEFAULT_BUILD, BuildOptions, ModelcarPlan, plan_modelcar
 from servepath.modelcar.push.place import ignore_progress
@@ -26,6 +25,7 @@ from servepath.modelcar.registry.repository import Repository
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
+    from pathlib import Path
 
     from servepath.modelcar.model import ModelSource, Progress
     from servepath.modelcar.store import Document, ImageTarget
@@ -77,11 +77,8 @@ async def build_and_push(  # noqa: PLR0913 - the last four have defaults that wo
         written = await write_modelcar(
             target, plan, tag=tag, cache=settings.cache, limit=settings.uploads, progress=progress
         )
-        facts = ModelcarFacts(source, plan, build, written.layers, manifest_descriptor(written.document))
-        attached = await attach_all(target, facts)
         modelcar = _modelcar(source, plan, written, f"{target}@{written.document.digest}")
-        sent_bytes = written.sent_bytes + attached.sent_bytes
-        return replace(modelcar, sent_bytes=sent_bytes, referrers=attached.digests)
+        return await _attach(target, modelcar, plan, build, written)
 
 
 async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
@@ -116,7 +113,7 @@ async def build_layout(  # noqa: PLR0913 - the last four have defaults that work
         written = await write_modelcar(
             target, plan, tag=tag, cache=settings.cache, limit=settings.uploads, progress=progress
         )
-        return _modelcar(source, plan, written, "")
+        return await _attach(target, _modelcar(source, plan, written, ""), plan, build, written)
 
 
 async def write_modelcar(  # noqa: PLR0913 - the last four have defaults that work
@@ -177,15 +174,22 @@ async def open_bases(
     """
     wanted = sorted(set(platforms))
     if base.startswith("oci:"):
-        directory, _, digest = base.removeprefix("oci:").partition("@")
-        layout = Layout(Path(directory))
-        pinned = digest or layout.only_digest()
+        layout, pinned = parse_layout(base)
         yield tuple([await read_base(layout, pinned, platform=platform) for platform in wanted])
         return
     reference = parse_pinned(base)
     async with open_registry(reference.registry, options) as client:
         repository = Repository(client, reference.repository)
         yield tuple([await read_base(repository, reference.digest, platform=platform) for platform in wanted])
+
+
+async def _attach(
+    target: Repository | Layout, modelcar: Modelcar, plan: ModelcarPlan, build: BuildOptions, written: WrittenModelcar
+) -> Modelcar:
+    """Attach what the options ask for, and say so in the result."""
+    facts = ModelcarFacts(modelcar.source, plan, build, written.layers, manifest_descriptor(written.document))
+    attached = await attach_all(target, facts)
+    return replace(modelcar, sent_bytes=written.sent_bytes + attached.sent_bytes, referrers=attached.digests)
 
 
 def _was_pushed_to(target: Repository, bases: Sequence[BaseImage]) -> bool:

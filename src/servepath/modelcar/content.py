@@ -22,11 +22,11 @@ CHUNK_BYTES = 1 << 20
 
 
 class Content(Protocol):
-    """Something of a known size that `open` streams from its beginning each time it is called."""
+    """Something that `open` streams from its beginning each time it is called, the same bytes each time."""
 
     @property
-    def size_bytes(self) -> int:
-        """Number of bytes that `open` yields."""
+    def size_bytes(self) -> int | None:
+        """Number of bytes that `open` yields; None where only its end tells."""
 
     def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
         """Stream the bytes in chunks of at most a few MiB.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from servepath.errors import InputError
 from servepath.modelcar.attach.referrers import list_referrers, write_referrer
 from servepath.modelcar.image.oci import read_image
-from servepath.modelcar.layout import Layout
+from servepath.modelcar.layout import Layout, parse_layout
 from servepath.modelcar.model import Progress
 from servepath.modelcar.push.place import ignore_progress
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
@@ -72,14 +72,8 @@ async def push_layout(  # noqa: PLR0913 - the last four have defaults that work
         InputError: not a layout, or it does not hold the image.
         RegistryError: the registry refused or failed.
     """
-    settings = options or RegistryOptions()
-    source = Layout(layout)
-    async with open_registry(registry, settings) as client:
-        target = Repository(client, repository)
-        copied = await copy_image(
-            source, target, digest or source.only_digest(), tag=tag, limit=settings.uploads, progress=progress
-        )
-    return copied.reference
+    name = f"oci:{layout}@{digest}" if digest else f"oci:{layout}"
+    return (await copy(name, registry, repository, tag=tag, options=options, progress=progress)).reference
 
 
 async def copy(  # noqa: PLR0913 - the last three have defaults that work
@@ -91,10 +85,10 @@ async def copy(  # noqa: PLR0913 - the last three have defaults that work
     options: RegistryOptions | None = None,
     progress: Callable[[Progress], None] = ignore_progress,
 ) -> CopiedImage:
-    """Copy an image from registry to registry by digest, with what refers to it; the digest stays the same.
+    """Copy an image to a registry by digest, with what refers to it; the digest stays the same.
 
     Args:
-        reference: `host/repository@sha256:…`.
+        reference: `host/repository@sha256:…`, or `oci:DIRECTORY[@sha256:…]`.
         registry: `host[:port]` to copy to.
         repository: the repository there.
         tag: a tag to put on it too.
@@ -106,6 +100,11 @@ async def copy(  # noqa: PLR0913 - the last three have defaults that work
         RegistryError: a registry refused or failed.
     """
     settings = options or RegistryOptions()
+    if reference.startswith("oci:"):
+        layout, digest = parse_layout(reference)
+        async with open_registry(registry, settings) as client:
+            target = Repository(client, repository)
+            return await copy_image(layout, target, digest, tag=tag, limit=settings.uploads, progress=progress)
     pinned = parse_pinned(reference)
     async with open_registry(pinned.registry, settings) as origin, open_registry(registry, settings) as client:
         source, target = Repository(origin, pinned.repository), Repository(client, repository)
@@ -123,7 +122,7 @@ async def copy_image(  # noqa: PLR0913 - the last three have defaults that work
 ) -> CopiedImage:
     """Copy an image, or an index with all its images; the bytes of every manifest stay as they are.
 
-    Between two repositories what refers to them travels along; a layout keeps no referrers.
+    Into a repository what refers to them travels along; a layout gets the image alone.
 
     Raises:
         InputError: the image cannot be read.
@@ -168,7 +167,7 @@ class _Copy:
     async def referrers(self) -> tuple[str, ...]:
         """Copy what refers to the copied manifests, and what refers to that, and return the digests."""
         source, target = self._source, self._target
-        if not (isinstance(source, Repository) and isinstance(target, Repository)):
+        if not (isinstance(source, Repository | Layout) and isinstance(target, Repository)):
             return ()
         subjects, found = list(self._copied), dict[str, None]()
         for subject in subjects:  # grows while it is read: a signature may refer to an SBOM

@@ -39,8 +39,8 @@ class BuildOptions:
         max_layers: the most model layers, at least 2.
         reshard_bytes: cut safetensors weights anew into shards of at most this size; 0 leaves them as they are.
         compression: how the model's layers are stored.
-        attest: attach an SBOM and a provenance statement in the registry; a layout gets none.
-        modelpack: attach a ModelPack manifest in the registry; a layout gets none.
+        attest: attach an SBOM and a provenance statement.
+        modelpack: attach a ModelPack manifest.
 
     Raises:
         UsageError: a value that cannot be.

@@ -62,9 +62,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class WrittenBlob:
-    """A blob that was written: its digest, and the bytes that had to be moved for it."""
+    """A blob that was written: its digest and size, and the bytes that had to be moved for it."""
 
     digest: str
+    size_bytes: int
     sent_bytes: int
 
 

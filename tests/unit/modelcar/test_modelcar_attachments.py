@@ -15,12 +15,14 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from servepath.errors import RegistryError
+from servepath.evidence import Verdict
 from servepath.modelcar.attach import facts as facts_module
 from servepath.modelcar.attach.attachments import MAKERS
 from servepath.modelcar.attach.facts import ModelcarFacts
 from servepath.modelcar.attach.modelpack import parameter_size
 from servepath.modelcar.attach.referrers import MODELPACK, PROVENANCE, SBOM, list_referrers, subject_of
 from servepath.modelcar.build import build_and_push, build_layout, open_bases, write_modelcar
+from servepath.modelcar.copy import copy
 from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.image.oci import manifest_descriptor, read_all
 from servepath.modelcar.layout import Layout
@@ -29,6 +31,7 @@ from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import INDEX, descriptor_of
+from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.faults import Faults, Rule
 from tests.unit.modelcar.helpers import MIB, write_model
 from tests.unit.modelcar.test_modelcar_forms import FORMS, GOLDEN, write_base_index
@@ -200,6 +203,28 @@ async def test_a_registry_that_takes_no_artifacts_is_told_apart(
             open_source(model), base, faults.host, repository, build=BuildOptions(attest=True), options=options
         )
     assert "--no-attest" in caught.value.next_command
+
+
+async def test_a_layout_takes_the_same_attachments_and_hands_them_on(
+    tmp_path: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    source, layout = source_of(tmp_path / "model"), tmp_path / "out"
+    written = await build_layout(source, base, layout, build=ALL, options=options)
+    assert set(written.referrers) == {SBOM, PROVENANCE, MODELPACK}
+    listed = {entry["digest"]: entry.get("artifactType") for entry in Layout(layout).entries()}
+    assert listed == {written.digest: None} | {digest: kind for kind, digest in written.referrers.items()}
+    assert Layout(layout).only_digest() == written.digest
+    again = await build_layout(source, base, layout, build=ALL, options=options)
+    assert (again.referrers, again.sent_bytes) == (written.referrers, 0)
+
+    copied = await copy(f"oci:{layout}", registry, repository, options=options)
+    assert copied.digest == written.digest
+    assert set(copied.referrers) == set(written.referrers.values())
+    required = frozenset({SBOM, PROVENANCE})
+    results = await verify_content(copied.reference, required=required, options=options)
+    assert [result for result in results if result.verdict is Verdict.FAIL] == []
+    pushed = await build_and_push(source, base, registry, f"{repository}-pushed", build=ALL, options=options)
+    assert (pushed.digest, pushed.referrers) == (written.digest, written.referrers)
 
 
 async def test_another_version_attaches_its_own(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import sys
 import tarfile
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servepath.errors import InputError, UsageError
+from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.content import digest_of, digest_of_bytes
 from servepath.modelcar.image.compress import ZSTD_MEDIA_TYPE, CompressedLayer, Compression
@@ -28,9 +30,14 @@ from servepath.modelcar.plan import BuildOptions, ModelcarPlan, plan_modelcar
 from servepath.modelcar.push.write import write_image
 from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.store import INDEX, descriptor_of
-from tests.unit.modelcar.helpers import MIB, write_model
+from servepath.modelcar.verify import verify_content
+from tests.unit.modelcar.cutting import wire_to
+from tests.unit.modelcar.helpers import MIB, safetensors_bytes, write_model
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from servepath.modelcar.content import Tap
     from servepath.modelcar.model import Modelcar
     from servepath.modelcar.registry.client import RegistryOptions
 
@@ -251,6 +258,43 @@ async def test_a_compressed_layer_holds_the_same_tar(
         assert digest_of_bytes(tar) == tar_layer.digest
         with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
             assert set(opened.getnames()) >= set(tar_layer.members)
+
+
+@pytest.mark.parametrize("position", [-1, 6_000_000])
+async def test_a_first_push_compresses_a_layer_once_for_each_attempt(
+    tmp_path: Path,
+    base: str,
+    registry: str,
+    repository: str,
+    options: RegistryOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    position: int,
+) -> None:
+    """Its size and digest are known only at its end, and what breaks off on the way is made again."""
+    model = write_model(tmp_path / "model")
+    noise = random.Random(1).randbytes(12 * MIB)  # noqa: S311 - noise, not a secret
+    header = {"x": {"dtype": "U8", "shape": [len(noise)], "data_offsets": [0, len(noise)]}}
+    (model / "model-00001-of-00001.safetensors").write_bytes(safetensors_bytes(header, noise))
+    (model / "model.safetensors.index.json").unlink()
+    read: list[int] = []
+    compress = CompressedLayer._compress
+
+    def counted(layer: CompressedLayer, inner_tap: Tap) -> Generator[bytes, None, None]:
+        read.append(layer.plan.size_bytes)
+        return compress(layer, inner_tap)
+
+    monkeypatch.setattr(CompressedLayer, "_compress", counted)
+    build = BuildOptions(compression=Compression.ZSTD)
+    with wire_to(registry) as wire:
+        wire.cut_after = position
+        pushed = await build_and_push(open_source(model), base, wire.host, repository, build=build, options=options)
+    assert len([size_bytes for size_bytes in read if size_bytes > len(noise)]) == (1 if position < 0 else 2)
+    results = await verify_content(f"{registry}/{repository}@{pushed.digest}", options=options)
+    assert [result for result in results if result.verdict is Verdict.FAIL] == []
+    layout = Layout(tmp_path / "out")
+    for number in range(2):  # compressed while it is written, then found
+        written = await build_layout(open_source(model), base, layout.directory, build=build, options=options)
+        assert (written.digest, written.sent_bytes == 0) == (pushed.digest, bool(number))
 
 
 @VARIED

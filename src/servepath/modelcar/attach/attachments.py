@@ -1,4 +1,4 @@
-"""Attach to a pushed modelcar what the options ask for: SBOM, provenance, ModelPack manifest."""
+"""Attach to a modelcar what the options ask for: SBOM, provenance, ModelPack manifest."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from servepath.modelcar.attach.facts import ModelcarFacts
     from servepath.modelcar.attach.referrers import Referrer
+    from servepath.modelcar.layout import Layout
     from servepath.modelcar.registry.repository import Repository
 
 VERSION = "io.servepath.version"
@@ -42,7 +43,7 @@ class Attached:
     sent_bytes: int
 
 
-async def attach_all(repository: Repository, facts: ModelcarFacts) -> Attached:
+async def attach_all(place: Repository | Layout, facts: ModelcarFacts) -> Attached:
     """Attach what `facts.build` asks for and what is not there; if all is there, that costs a listing.
 
     Raises:
@@ -55,12 +56,12 @@ async def attach_all(repository: Repository, facts: ModelcarFacts) -> Attached:
     digests: dict[str, str] = {}
     sent_bytes = 0
     try:
-        there = await list_referrers(repository, facts.subject.digest)
+        there = await list_referrers(place, facts.subject.digest)
         for kind in kinds:
             digests[kind] = _find(there, kind)
             if not digests[kind]:
                 attachment = await to_thread.run_sync(MAKERS[kind], facts)
-                sent_bytes += await write_attachment(repository, attachment)
+                sent_bytes += await write_attachment(place, attachment)
                 digests[kind] = attachment.document.digest
     except RegistryError as error:
         raise RegistryError(

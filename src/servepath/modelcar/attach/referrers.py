@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from servepath.errors import InputError
 from servepath.modelcar.content import BytesContent, digest_of_bytes
+from servepath.modelcar.layout import Layout
 from servepath.modelcar.registry.reference import is_digest
 from servepath.modelcar.store import (
     INDEX,
@@ -122,11 +123,11 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-", 1)
 
 
-async def list_referrers(repository: Repository, digest: str) -> tuple[Referrer, ...]:
+async def list_referrers(place: Repository | Layout, digest: str) -> tuple[Referrer, ...]:
     """List what refers to an image, in the registry's order; nothing when nothing does.
 
     Args:
-        repository: where the image is.
+        place: where the image is.
         digest: the image's or index's digest.
 
     Raises:
@@ -134,14 +135,14 @@ async def list_referrers(repository: Repository, digest: str) -> tuple[Referrer,
         RegistryError: the registry refuses or fails.
     """
     if not is_digest(digest):
-        raise InputError(
-            f"not a digest: {digest!r}", where=str(repository), expected="sha256: and 64 hexadecimal digits"
-        )
-    listed = await _from_api(repository, digest)
-    return await _from_tag(repository, digest) if listed is None else listed
+        raise InputError(f"not a digest: {digest!r}", where=str(place), expected="sha256: and 64 hexadecimal digits")
+    if isinstance(place, Layout):
+        return tuple(referrer_of(one) for one in await place.referrers() if subject_of(one) == digest)
+    listed = await _from_api(place, digest)
+    return await _from_tag(place, digest) if listed is None else listed
 
 
-async def write_attachment(repository: Repository, attachment: Attachment) -> int:
+async def write_attachment(place: Repository | Layout, attachment: Attachment) -> int:
     """Attach to an image, and return the bytes of blobs sent; attaching the same again changes nothing.
 
     Where a registry lacks the referrers API, two clients that attach to one image at the same moment can lose one entry
@@ -152,14 +153,14 @@ async def write_attachment(repository: Repository, attachment: Attachment) -> in
     """
     sent_bytes = 0
     for descriptor, data in attachment.blobs:
-        if not await repository.has_blob(descriptor):
-            await repository.write_blob(BytesContent(data), descriptor.digest, lambda _: None)
+        if not await place.has_blob(descriptor):
+            await place.write_blob(BytesContent(data), descriptor.digest, lambda _: None)
             sent_bytes += descriptor.size_bytes
-    await write_referrer(repository, attachment.document)
+    await write_referrer(place, attachment.document)
     return sent_bytes
 
 
-async def write_referrer(repository: Repository, document: Document) -> None:
+async def write_referrer(place: Repository | Layout, document: Document) -> None:
     """Write a manifest that has a `subject`, whose blobs are there, and see that it is listed.
 
     Raises:
@@ -167,16 +168,19 @@ async def write_referrer(repository: Repository, document: Document) -> None:
         RegistryError: the registry refuses or fails.
     """
     subject = subject_of(document)
-    path = repository.path("manifests", document.digest)
+    if isinstance(place, Layout):
+        await place.write_referrer(document, referrer_of(document).to_json())
+        return
+    path = place.path("manifests", document.digest)
     headers = {"Content-Type": document.media_type}
-    response = await repository.registry.request("PUT", path, content=document.data, headers=headers)
-    repository.registry.expect(response, "attaching a manifest", {201})
+    response = await place.registry.request("PUT", path, content=document.data, headers=headers)
+    place.registry.expect(response, "attaching a manifest", {201})
     if response.headers.get("OCI-Subject") == subject:
         return
-    entries = [entry for entry in await _from_tag(repository, subject) if entry.descriptor.digest != document.digest]
+    entries = [entry for entry in await _from_tag(place, subject) if entry.descriptor.digest != document.digest]
     listed = [entry.to_json() for entry in (*entries, referrer_of(document))]
     data = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed})
-    await repository.write_manifest(Document(INDEX, digest_of_bytes(data), data), fallback_tag(subject))
+    await place.write_manifest(Document(INDEX, digest_of_bytes(data), data), fallback_tag(subject))
 
 
 def subject_of(document: Document) -> str:

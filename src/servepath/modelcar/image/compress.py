@@ -9,6 +9,7 @@ level 3 at an eighth of its time: there is little to find but the exponents.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +61,38 @@ class MeasuredLayer:
         return self.content.open(tap, _ignore)
 
 
+class Compressing:
+    """A layer that is compressed while it is written: a `Content` whose size and digests its end tells.
+
+    Args:
+        layer: what to compress.
+
+    Attributes:
+        read_bytes: how much of the tar inside was read.
+    """
+
+    size_bytes = None
+
+    def __init__(self, layer: CompressedLayer) -> None:
+        self._layer = layer
+        self._inner = hashlib.sha256()
+        self.read_bytes = 0
+
+    @property
+    def diff_id(self) -> str:
+        """Digest of the tar inside, once all of it was read."""
+        return f"sha256:{self._inner.hexdigest()}"
+
+    def open(self, tap: Tap) -> AsyncGenerator[bytes, None]:
+        """Stream the compressed bytes, from the beginning."""
+        self._inner, self.read_bytes = hashlib.sha256(), 0
+        return self._layer.open(tap, self._take)
+
+    def _take(self, chunk: bytes) -> None:
+        self._inner.update(chunk)
+        self.read_bytes += len(chunk)
+
+
 @dataclass(frozen=True, slots=True)
 class CompressedLayer:
     """A layer that is compressed while it is read; its size is known only after that."""
@@ -100,11 +133,13 @@ class CompressedLayer:
         compressor = zstandard.ZstdCompressor(
             level=ZSTD_LEVEL, write_checksum=True, write_content_size=True, write_dict_id=False, threads=0
         ).compressobj(size=self.plan.size_bytes)
-        for chunk in self.plan.read():
-            inner_tap(chunk)
-            compressed = compressor.compress(chunk)
-            if compressed:  # an empty chunk would end the stream
-                yield compressed
+        with ThreadPoolExecutor(1) as beside:
+            for chunk in self.plan.read():
+                tapped = beside.submit(inner_tap, chunk)
+                compressed = compressor.compress(chunk)
+                tapped.result()
+                if compressed:  # an empty chunk would end the stream
+                    yield compressed
         yield compressor.flush()
 
 

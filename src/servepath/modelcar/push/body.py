@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -54,11 +55,11 @@ class Body(Protocol):
     def digest(self) -> str:
         """Digest of what was moved and skipped; empty where nothing is hashed."""
 
-    def move(self, size_bytes: int, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
+    def move(self, size_bytes: int | None, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
         """Move the next bytes into the sink, in a worker thread; without a sink they are skipped, but hashed.
 
         Args:
-            size_bytes: how many.
+            size_bytes: how many; None for all that are left.
             sink: where to.
             on_moved: called in the worker thread with the position, every few MiB.
 
@@ -115,6 +116,7 @@ class FileBody:
     """
 
     def __init__(self, content: PiecedContent, *, is_hashed: bool) -> None:
+        self._size_bytes = content.size_bytes
         self._pieces: Iterator[Piece] = content.pieces()
         self._rest: Piece = b""
         self._sha256 = hashlib.sha256() if is_hashed else None
@@ -126,9 +128,9 @@ class FileBody:
         """Digest of what was moved and skipped; empty where nothing is hashed."""
         return f"sha256:{self._sha256.hexdigest()}" if self._sha256 else ""
 
-    def move(self, size_bytes: int, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
+    def move(self, size_bytes: int | None, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
         """Move the next bytes into the sink, see `Body.move`."""
-        end = self.position + size_bytes
+        end = self._size_bytes if size_bytes is None else self.position + size_bytes
         with ExitStack() as stack:
             files = stack.enter_context(_Files())
             beside = stack.enter_context(ThreadPoolExecutor(1)) if self._sha256 and sink else None
@@ -183,11 +185,15 @@ class StreamBody:
         """Digest of all that was read: that of the content once all of it was moved."""
         return f"sha256:{self._sha256.hexdigest()}" if self._sha256 else ""
 
-    def move(self, size_bytes: int, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
+    def move(self, size_bytes: int | None, sink: Sink | None, on_moved: Callable[[int], None]) -> None:
         """Move the next bytes into the sink, see `Body.move`."""
-        end = self.position + size_bytes
+        end = sys.maxsize if size_bytes is None else self.position + size_bytes
         while self.position < end:
             self._rest = self._rest or from_thread.run(self._pipe.next_chunk)
+            if not self._rest and size_bytes is None:
+                return
+            if not self._rest:
+                raise InputError("a content is shorter than it said", expected=f"more than {self.position} bytes")
             chunk, self._rest = self._rest[: end - self.position], self._rest[end - self.position :]
             if sink is not None:
                 sink.write(chunk)

@@ -29,15 +29,17 @@ class Pipe:
         self.failure: Exception | None = None
 
     async def next_chunk(self) -> bytes:
-        """Take the next chunk out.
+        """Take the next chunk out; it is empty at the content's end.
 
         Raises:
-            InputError: the content has ended, or reading it failed: then `failure` says how.
+            InputError: reading the content failed: `failure` says how.
         """
         try:
             return await self._receiver.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
-            raise InputError("a content is shorter than it said") from self.failure
+            if self.failure is None:
+                return b""
+            raise InputError("a content cannot be read") from self.failure
 
     async def fill(self, sender: MemoryObjectSendStream[bytes]) -> None:
         """Read the content into the pipe."""

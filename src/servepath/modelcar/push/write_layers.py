@@ -14,8 +14,14 @@ import zstandard
 from anyio import to_thread
 
 from servepath.errors import InputError, RegistryError
-from servepath.modelcar.image.compress import ZSTD_LEVEL, CompressedLayer, MeasuredLayer
-from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE
+from servepath.modelcar.image.compress import (
+    ZSTD_LEVEL,
+    ZSTD_MEDIA_TYPE,
+    CompressedLayer,
+    Compressing,
+    MeasuredLayer,
+)
+from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE, LayerPlan
 from servepath.modelcar.model import Progress
 from servepath.modelcar.push.body import digest_of_pieces
 from servepath.modelcar.push.fingerprint import fingerprint_of
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from servepath.modelcar.content import Content
-    from servepath.modelcar.image.layers import LayerPlan
     from servepath.modelcar.push.fingerprint import Fingerprint
     from servepath.modelcar.store import ImageTarget
 
@@ -91,7 +96,7 @@ async def _write_layer(target: ImageTarget, plan: LayerPlan | CompressedLayer, w
     before = await to_thread.run_sync(_fingerprint, plan)
     known = writing.cache.layer(before)
     try:
-        if known is None and writing.is_new and not isinstance(plan, CompressedLayer) and plan.size_bytes > CHEAP_BYTES:
+        if known is None and writing.is_new and _tar_of(plan).size_bytes > CHEAP_BYTES:
             written = await _write_new(target, plan, writing.progress)
         else:
             written = await _write_known(
@@ -109,12 +114,20 @@ async def _write_layer(target: ImageTarget, plan: LayerPlan | CompressedLayer, w
     return written
 
 
-async def _write_new(target: ImageTarget, plan: LayerPlan, progress: Callable[[Progress], None]) -> WrittenLayer:
-    """Hash a layer while it is sent."""
-    size_bytes, name = plan.size_bytes, describe_names(plan.names)
-    blob = await target.write_blob(plan, "", lambda sent: progress(Progress(name, sent, size_bytes)))
-    descriptor = Descriptor(LAYER_MEDIA_TYPE, blob.digest, size_bytes)
-    return WrittenLayer(descriptor, blob.digest, plan.names, blob.sent_bytes)
+async def _write_new(
+    target: ImageTarget, plan: LayerPlan | CompressedLayer, progress: Callable[[Progress], None]
+) -> WrittenLayer:
+    """Hash a layer, and compress it, while it is sent."""
+    size_bytes, name = _tar_of(plan).size_bytes, describe_names(plan.names)
+    if isinstance(plan, LayerPlan):
+        blob = await target.write_blob(plan, "", lambda sent: progress(Progress(name, sent, size_bytes)))
+        descriptor = Descriptor(LAYER_MEDIA_TYPE, blob.digest, size_bytes)
+        return WrittenLayer(descriptor, blob.digest, plan.names, blob.sent_bytes)
+    content = Compressing(plan)
+    blob = await target.write_blob(content, "", lambda _: progress(Progress(name, content.read_bytes, size_bytes)))
+    progress(Progress(name, size_bytes, size_bytes))
+    descriptor = Descriptor(ZSTD_MEDIA_TYPE, blob.digest, blob.size_bytes)
+    return WrittenLayer(descriptor, content.diff_id, plan.names, blob.sent_bytes)
 
 
 async def _write_known(
@@ -138,6 +151,10 @@ async def _measure(plan: LayerPlan | CompressedLayer, progress: Callable[[Progre
     size_bytes, name = plan.size_bytes, describe_names(plan.names)
     digest = await digest_of_pieces(plan, lambda done: progress(Progress(name, done, size_bytes, "hashing")))
     return KnownLayer(Descriptor(LAYER_MEDIA_TYPE, digest, plan.size_bytes), digest)
+
+
+def _tar_of(plan: LayerPlan | CompressedLayer) -> LayerPlan:
+    return plan.plan if isinstance(plan, CompressedLayer) else plan
 
 
 def _fingerprint(plan: LayerPlan | CompressedLayer) -> Fingerprint:

@@ -49,7 +49,7 @@ class Request:
         headers: without those that every request has.
         content: a body in memory.
         body: a body that is read once, in place of `content`; a request with one cannot be sent twice.
-        body_bytes: how much of it is sent.
+        body_bytes: how much of it is sent; None for all of a length that only its end tells.
         on_moved: called in the event loop with the position of the body.
     """
 
@@ -58,7 +58,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
     body: Body | None = None
-    body_bytes: int = 0
+    body_bytes: int | None = 0
     on_moved: Callable[[int], None] | None = None
 
 
@@ -103,6 +103,32 @@ class SocketSink:
         for view in read_views(file, offset, size_bytes, self._buffer):
             self._socket.sendall(view)
         return size_bytes
+
+
+class ChunkedSink:
+    """A socket that bytes of unknown number go to, each write as a chunk of HTTP.
+
+    Args:
+        connected: the socket.
+    """
+
+    def __init__(self, connected: SocketSink) -> None:
+        self._connected = connected
+
+    def write(self, data: bytes) -> None:
+        """Send the data as one chunk."""
+        self._connected.write(b"%x\r\n" % len(data) + data + b"\r\n")
+
+    def write_file(self, file: IO[bytes], offset: int, size_bytes: int) -> int:
+        """Send a part of a file as one chunk."""
+        self._connected.write(b"%x\r\n" % size_bytes)
+        sent_bytes = self._connected.write_file(file, offset, size_bytes)
+        self._connected.write(b"\r\n")
+        return sent_bytes
+
+    def end(self) -> None:
+        """Say that there is no more."""
+        self._connected.write(b"0\r\n\r\n")
 
 
 class Connection:
@@ -213,7 +239,7 @@ class Connection:
         broken: OSError | None = None
         try:
             if body is not None:
-                body.move(request.body_bytes, SocketSink(connection.sock), _in_event_loop(request.on_moved))
+                self._move(request, body)
         except OSError as error:
             broken = error  # a registry that refuses may answer and hang up before it has read everything
             self._is_spent = True
@@ -223,6 +249,15 @@ class Connection:
             raise broken or error from error
         return self._answer
 
+    def _move(self, request: Request, body: Body) -> None:
+        sink, report = SocketSink(self._connection.sock), _in_event_loop(request.on_moved)
+        if request.body_bytes is not None:
+            body.move(request.body_bytes, sink, report)
+            return
+        chunked = ChunkedSink(sink)
+        body.move(None, chunked, report)
+        chunked.end()
+
     def _target(self, url: Url) -> str:
         """Return what the request line names: to a proxy that forwards plain HTTP, the whole address."""
         return str(url) if self._is_forwarded(url) else url.target
@@ -231,7 +266,9 @@ class Connection:
         headers = {"User-Agent": "servepath", **request.headers}
         if self._proxy is not None and self._is_forwarded(request.url):
             headers |= _proxy_headers(self._proxy)
-        if request.method in _WITH_BODY:
+        if request.body_bytes is None:
+            headers["Transfer-Encoding"] = "chunked"
+        elif request.method in _WITH_BODY:
             headers["Content-Length"] = str(request.body_bytes if request.body is not None else len(request.content))
         return headers
 

@@ -20,7 +20,6 @@ from servepath.modelcar.store import (
     Descriptor,
     Document,
     Presence,
-    WrittenBlob,
     load_object,
 )
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from servepath.modelcar.content import Content
     from servepath.modelcar.registry.client import Registry
     from servepath.modelcar.registry.url import Url
+    from servepath.modelcar.store import WrittenBlob
 
 MOUNT_TRIES = 3
 """So many repositories are asked for a blob: a question that is answered no costs two requests."""
@@ -145,7 +145,7 @@ class Repository:
         target = UploadTarget(self.registry, self.path("blobs", "uploads/"), str(self))
         with cache.upload(self.registry.host, self.name, fingerprint) as session:
             upload = Upload(target, content, digest, session, on_sent)
-            written = WrittenBlob(await upload.run(), upload.sent_bytes)
+            written = await upload.run()
         cache.remember_holder(self.registry.host, self.name, written.digest)
         return written
 

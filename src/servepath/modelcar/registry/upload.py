@@ -8,6 +8,7 @@ request breaks off, because the upload's address holds the offset of the last wh
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from servepath.modelcar.push.body import HASHED_BYTES, open_body
 from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.retry import TryAgainError
 from servepath.modelcar.registry.url import parse_url
+from servepath.modelcar.store import WrittenBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,9 +72,6 @@ class Upload:
         digest: its digest if that is known, else empty: it is then hashed on the way.
         session: where the upload's address is kept.
         on_sent: called in the event loop with the number of bytes that the registry was sent or had.
-
-    Attributes:
-        sent_bytes: bytes that went over the wire, those of attempts that broke off included.
     """
 
     def __init__(
@@ -89,10 +88,10 @@ class Upload:
         self._session = session
         self._on_sent = on_sent
         self._confirmed_bytes = 0
-        self.sent_bytes = 0
+        self._sent_bytes = 0
 
-    async def run(self) -> str:
-        """Upload the content and return its digest.
+    async def run(self) -> WrittenBlob:
+        """Upload the content; bytes that went over the wire in attempts that broke off count as sent.
 
         Raises:
             RegistryError: the registry refuses it, or what it received has another digest.
@@ -100,7 +99,7 @@ class Upload:
         """
         return await self._target.registry.retried(f"uploading to {self._target.name}", self._attempt)
 
-    async def _attempt(self) -> str:
+    async def _attempt(self) -> WrittenBlob:
         registry, before = self._target.registry, self._confirmed_bytes
         begun = await self._begin()
         try:
@@ -114,7 +113,7 @@ class Upload:
             raise TryAgainError(f"the upload was not continued from byte {begun.start}: {response.status}")
         registry.expect(response, "uploading a blob", {HTTPStatus.CREATED})
         self._session.save("")
-        return self._digest or body.digest
+        return WrittenBlob(self._digest or body.digest, body.position, self._sent_bytes)
 
     async def _begin(self) -> _Begun:
         """Go on with the upload that there is, or begin one."""
@@ -136,9 +135,11 @@ class Upload:
         location = registry.checked(parse_url(address))
         response = registry.transient(await registry.send(Request("GET", location)))
         match = _RANGE.fullmatch(response.headers.get("Range", ""))
-        if response.status not in _FOUND or match is None or int(match.group(1)) >= self._content.size_bytes:
+        if response.status not in _FOUND or match is None:
             return None
-        last = int(match.group(1))
+        last, size_bytes = int(match.group(1)), self._content.size_bytes
+        if size_bytes is not None and last >= size_bytes:
+            return None
         start = last + 1 if last else 0  # "0-0" is how registries say that there is nothing
         if response.headers.get("Location"):
             location = registry.location(response)
@@ -147,41 +148,49 @@ class Upload:
 
     @property
     def _is_single_request(self) -> bool:
-        return bool(self._digest) and self._content.size_bytes <= min(SMALL_BYTES, self._step_bytes)
+        size_bytes, most_bytes = self._content.size_bytes, min(SMALL_BYTES, self._step_bytes)
+        return bool(self._digest) and size_bytes is not None and size_bytes <= most_bytes
 
     @property
     def _step_bytes(self) -> int:
-        return self._target.registry.options.chunk_bytes or self._content.size_bytes
+        return self._target.registry.options.chunk_bytes or sys.maxsize
 
     async def _send(self, body: Body, begun: _Begun) -> Response:
         """Send what is missing and finish the upload; the digest may be known only after the last byte."""
-        size_bytes, location = self._content.size_bytes, begun.location
+        location = begun.location
         while body.position < begun.start:
             await to_thread.run_sync(body.move, min(HASHED_BYTES, begun.start - body.position), None, _ignore)
         self._on_sent(begun.start)
-        digest = self._digest
-        if not self._is_single_request:
-            while body.position < size_bytes:
-                length = min(self._step_bytes, size_bytes - body.position)
-                headers = dict(_OCTETS)
-                if length < size_bytes:
-                    headers["Content-Range"] = f"{body.position}-{body.position + length - 1}"
-                response = await self._exchange("PATCH", location, headers, body, length)
-                if response.status != HTTPStatus.ACCEPTED:
-                    return response
-                location = self._target.registry.location(response)
-                self._session.save(str(location))
-            digest = digest or body.digest
-        return await self._exchange(
-            "PUT", location.with_query(digest=digest), _OCTETS, body, size_bytes - body.position
-        )
+        while (length := self._next_bytes(body)) != 0:
+            headers = dict(_OCTETS)
+            if length is not None and length < (self._content.size_bytes or 0):
+                headers["Content-Range"] = f"{body.position}-{body.position + length - 1}"
+            response = await self._exchange("PATCH", location, headers, body, length)
+            if response.status != HTTPStatus.ACCEPTED:
+                return response
+            location = self._target.registry.location(response)
+            self._session.save(str(location))
+            if length is None:
+                break
+        rest_bytes = (self._content.size_bytes or body.position) - body.position
+        location = location.with_query(digest=self._digest or body.digest)
+        return await self._exchange("PUT", location, _OCTETS, body, rest_bytes)
 
-    async def _exchange(self, method: str, location: Url, headers: dict[str, str], body: Body, length: int) -> Response:
+    def _next_bytes(self, body: Body) -> int | None:
+        """Return how much goes into the next request but the last; None for all of a content of unknown size."""
+        if self._is_single_request:
+            return 0
+        size_bytes = self._content.size_bytes
+        return None if size_bytes is None else min(self._step_bytes, size_bytes - body.position)
+
+    async def _exchange(
+        self, method: str, location: Url, headers: dict[str, str], body: Body, length: int | None
+    ) -> Response:
         registry, before = self._target.registry, body.position
         try:
             response = await registry.send(Request(method, location, headers, b"", body, length, self._on_sent))
         finally:
-            self.sent_bytes += body.position - before
+            self._sent_bytes += body.position - before
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise TryAgainError("the token expired during the upload")
         return registry.transient(response)
