@@ -42,6 +42,9 @@ COMMANDS = {
     "e2e": "servepath.cli.e2e:e2e_command",
     "mirror": "servepath.cli.mirror:mirror_command",
     "preflight": "servepath.cli.preflight:preflight_command",
+    "promote": "servepath.cli.promotion:promote_command",
+    "history": "servepath.cli.history:history_command",
+    "rollback": "servepath.cli.promotion:rollback_command",
 }
 """Every command and where its function is, in the order of the help."""
 

@@ -93,8 +93,8 @@ def print_error(error: ServepathError) -> None:
     console.print(message, soft_wrap=True, highlight=False)
 
 
-def print_outcome(report: Report, directory: Path) -> None:
-    """What a run came to: the error that ended it or what failed, the finding, and where the report is."""
+def print_outcome(report: Report, directory: Path | None) -> None:
+    """What a run came to: the error that ended it or what failed, the finding, and where the report is, if anywhere."""
     console = stderr_console()
     secrets = secrets_of(report)
     if report.error is not None:
@@ -107,4 +107,5 @@ def print_outcome(report: Report, directory: Path) -> None:
     if report.comparison is not None:
         console_line(report.comparison.headline)
     style = "bold green" if report.verdict is Verdict.PASS else "bold red"
-    console.print(Text.assemble((str(report.verdict), style), f"  {directory}/report.html"), soft_wrap=True)
+    place = f"  {directory}/report.html" if directory else ""
+    console.print(Text.assemble((str(report.verdict), style), place), soft_wrap=True)

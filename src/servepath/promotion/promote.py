@@ -22,7 +22,7 @@ from servepath.promotion.record import Record, Stage, Strategy
 from servepath.promotion.restore import take_snapshot
 from servepath.promotion.signature import require_signature
 from servepath.promotion.steps import Steps
-from servepath.promotion.transaction import Transaction, begin, now, recover
+from servepath.promotion.transaction import Recovered, Transaction, begin, now, recover
 from servepath.promotion.verify import verify_promotion
 from servepath.promotion.who import new_holder, who
 from servepath.serving.model import ServingPath
@@ -32,6 +32,8 @@ from servepath.serving.switch import stop
 if TYPE_CHECKING:
     from lightkube import AsyncClient
 
+    from servepath.cluster.model import Cluster
+    from servepath.modelcar.registry.client import RegistryOptions
     from servepath.promotion.evidence import Evidence
     from servepath.promotion.history import Kept
     from servepath.promotion.lease import Holding
@@ -95,6 +97,39 @@ async def _promote(client: AsyncClient, request: PromotionRequest, stages: Stage
     return result
 
 
+async def recover_release(
+    cluster: Cluster, namespace: str, release: str, registries: RegistryOptions, *, apply: bool
+) -> tuple[Recovered, ...]:
+    """Finish or undo the promotions of a release that were killed, and do nothing else.
+
+    Args:
+        cluster: where.
+        namespace: the release's namespace.
+        release: its base name.
+        registries: how registries are talked to.
+        apply: do it; else only what would be done is told.
+
+    Raises:
+        PromotionRefusedError: another promotion is under way.
+        ClusterError: the API server refuses, or what served before does not serve again.
+    """
+    async with kubernetes(cluster) as client:
+        if not apply:
+            return tuple(
+                Recovered(kept.record, f"to {kept.record.remedy}, which --apply does")
+                for kept in await read_history(client, namespace, release)
+                if not kept.record.is_over
+            )
+        async with hold(client, namespace, release, new_holder()):
+            is_done = partial(_is_done, client, cluster, registries)
+            return await recover(client, namespace, release, is_done, partial(await_engines, client))
+
+
+async def _is_done(client: AsyncClient, cluster: Cluster, registries: RegistryOptions, record: Record) -> bool:
+    checks = await verify_promotion(client, cluster, record.spec, record.path, registries)
+    return all(check.verdict is not Verdict.FAIL for check in checks)
+
+
 async def refuse(request: PromotionRequest, plan: Plan) -> None:
     """Refuse what may not be promoted, before anything is changed.
 
@@ -142,9 +177,10 @@ class _Job:
     async def recover(self) -> None:
         """Finish or undo what a killed promotion left."""
         spec = self._request.spec
+        is_done = partial(_is_done, self._client, self._request.cluster, self._request.registries)
         with self._stages.stage("recover") as note:
             self._evidence.recovered = await recover(
-                self._client, spec.namespace, spec.name, self._is_done, self._await_engines
+                self._client, spec.namespace, spec.name, is_done, self._await_engines
             )
             note("; ".join(map(str, self._evidence.recovered)) or "nothing was left by an earlier promotion")
 
@@ -226,12 +262,6 @@ class _Job:
             manifests_digest=request.manifests_digest,
             git_revision=request.git_revision,
         )
-
-    async def _is_done(self, record: Record) -> bool:
-        checks = await verify_promotion(
-            self._client, self._request.cluster, record.spec, record.path, self._request.registries
-        )
-        return all(check.verdict is not Verdict.FAIL for check in checks)
 
     async def _stop(self) -> None:
         """Stop what was promoted: its objects stay, and nothing runs that costs money."""

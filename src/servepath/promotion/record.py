@@ -193,8 +193,9 @@ def _read(document: Mapping[str, Any]) -> Record:
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema is {document['schema']!r}")
     values = {name: document[name] for name in Record.__slots__}
-    profile = dict(values["spec"]["profile"])
-    profile["engine_args"] = tuple(profile["engine_args"])
+    profile: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values["spec"]["profile"].items()
+    }
     values["spec"] = ServingSpec(**(values["spec"] | {"profile": Profile(**profile)}))
     values["path"], values["stage"] = ServingPath(values["path"]), Stage(values["stage"])
     values["state"], values["strategy"] = State(values["state"]), Strategy(values["strategy"])

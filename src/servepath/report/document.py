@@ -21,6 +21,7 @@ from servepath.report.measured import (
     sweep_values,
 )
 from servepath.report.model import SCHEMA, Report
+from servepath.report.promotion import promotion_values
 
 if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
@@ -49,6 +50,7 @@ def document_of(report: Report) -> dict[str, Any]:
         "instrument": instrument_values(report.instrument) if report.instrument else None,
         "lifecycle": lifecycle_values(report.lifecycle) if report.lifecycle else None,
         "canary": canary_values(report.canary) if report.canary else None,
+        "promotion": promotion_values(report.promotion) if report.promotion else None,
         "error": asdict(report.error) if report.error else None,
         "diagnostics": [asdict(quote) for quote in report.quotes],
     }

@@ -21,6 +21,7 @@ from servepath.report.format import (
     size,
 )
 from servepath.report.markdown_text import cell, code, code_block, table
+from servepath.report.promotion import promotion_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,6 +43,7 @@ def markdown_page(document: dict[str, Any]) -> str:
         _diagnostics(document["diagnostics"]),
         _comparison(document["comparison"]) if document["comparison"] else "",
         _slo(document["slo"]),
+        promotion_markdown(document["promotion"]) if document.get("promotion") else "",
         canary_markdown(document["canary"]) if document["canary"] else "",
         _sweep(document["sweep"]) if document["sweep"] else "",
         _lifecycle(document["lifecycle"]) if document["lifecycle"] else "",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
     from servepath.lifecycle.model import Lifecycle
     from servepath.modelcar.model import Modelcar
+    from servepath.promotion.evidence import Evidence
     from servepath.serving.model import Endpoint
 
 SCHEMA = "servepath/v1"
@@ -71,6 +72,7 @@ class Report:
         instrument: what the load generator itself adds to a latency.
         lifecycle: what KServe gives and costs besides latency.
         canary: how a canary ended.
+        promotion: what was promoted, and what became of it.
         quotes: the telling lines of a failed run's diagnostics.
         error: why the run stopped, None when it came to its end.
     """
@@ -89,6 +91,7 @@ class Report:
     lifecycle: Lifecycle | None = None
     quotes: tuple[Quote, ...] = ()
     canary: CanaryResult | None = None
+    promotion: Evidence | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:

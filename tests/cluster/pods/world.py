@@ -1,0 +1,64 @@
+"""Everything that an API server holds, to be compared before and after."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+from servepath.promotion.labels import RECORD
+
+if TYPE_CHECKING:
+    from ci.node.control_plane import ControlPlane
+
+Json = dict[str, Any]
+
+# What the control plane and the kubelet write by themselves, whoever does what.
+_BEATS = ("events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses", "nodes")
+_COUNTED = ("resourceVersion", "uid", "generation", "creationTimestamp", "managedFields")
+_STAMPS = ("deployment.kubernetes.io/", "endpoints.kubernetes.io/")
+
+
+async def everything(plane: ControlPlane, namespace: str, *, exactly: bool = False) -> dict[str, Json]:
+    """Every object of every kind, in the whole cluster for kinds without namespace and in one namespace for the others.
+
+    Args:
+        plane: the control plane.
+        namespace: where.
+        exactly: with versions, statuses and all: nothing may have been written at all.
+
+    Returns:
+        The objects by `kind/name`; without a promotion's records, unless `exactly`.
+    """
+    found: dict[str, Json] = {}
+    for scope, where in (("true", ["--namespace", namespace]), ("false", [])):
+        listed = await plane.kubectl("api-resources", f"--namespaced={scope}", "--verbs=list", "--output=name")
+        kinds = [kind for kind in listed.split() if kind not in _BEATS]
+        items = json.loads(await plane.kubectl("get", ",".join(kinds), *where, "--output=json"))["items"]
+        for obj in items:
+            if exactly:
+                found[f"{obj['kind']}/{obj['metadata']['name']}"] = obj
+            elif RECORD not in (obj["metadata"].get("labels") or {}):
+                found[f"{obj['kind']}/{obj['metadata']['name']}"] = asked_for(obj)
+    return found
+
+
+def asked_for(obj: Json) -> Json:
+    """An object without what the API server and controllers count and note by themselves."""
+    kept = copy.deepcopy({key: value for key, value in obj.items() if key != "status"})
+    metadata = kept["metadata"]
+    for name in _COUNTED:
+        metadata.pop(name, None)
+    annotations = metadata.pop("annotations", None) or {}
+    left = {key: value for key, value in annotations.items() if not key.startswith(_STAMPS)}
+    if left:
+        metadata["annotations"] = left
+    for owner in metadata.get("ownerReferences") or ():
+        owner.pop("uid", None)
+    return kept
+
+
+def without_pods(world: dict[str, Json]) -> dict[str, Json]:
+    """Without what is made anew when an engine is started again: pods, their sets and addresses."""
+    made_anew = ("Pod/", "ReplicaSet/", "EndpointSlice/", "Endpoints/")
+    return {key: obj for key, obj in world.items() if not key.startswith(made_anew)}
