@@ -48,6 +48,7 @@ async def plan_promotion(request: PromotionRequest, stages: Stages, evidence: Ev
         PromotionRefusedError: it would be refused; the plan is in the evidence all the same.
         UsageError, InputError, RegistryError, ClusterError: it cannot be planned.
     """
+    refuse_unvouched(request)
     async with kubernetes(request.cluster) as client:
         with stages.stage(Stage.PLAN) as note:
             plan = evidence.plan = await make_plan(client, request)
@@ -72,6 +73,7 @@ async def promote(request: PromotionRequest, stages: Stages, evidence: Evidence)
         PromotionRolledBackError: it failed, and what was there before serves again.
         ClusterError: the Lease was lost, or what was there could not be put back; the next promotion goes on.
     """
+    refuse_unvouched(request)
     async with kubernetes(request.cluster) as client:
         return await _promote(client, request, stages, evidence)
 
@@ -130,11 +132,11 @@ async def _is_done(client: AsyncClient, cluster: Cluster, registries: RegistryOp
     return all(check.verdict is not Verdict.FAIL for check in checks)
 
 
-async def refuse(request: PromotionRequest, plan: Plan) -> None:
-    """Refuse what may not be promoted, before anything is changed.
+def refuse_unvouched(request: PromotionRequest) -> None:
+    """Refuse what its report does not vouch for, before anybody is asked anything.
 
     Raises:
-        PromotionRefusedError: no report vouches for it, it is not signed, or the cluster lacks something.
+        PromotionRefusedError: it did not pass, or it tested something else.
     """
     if request.proof is not None:
         wanted = Wanted(
@@ -146,6 +148,14 @@ async def refuse(request: PromotionRequest, plan: Plan) -> None:
             request.manifests_digest,
         )
         refuse_unproven(request.proof, wanted)
+
+
+async def refuse(request: PromotionRequest, plan: Plan) -> None:
+    """Refuse what may not be promoted, before anything is changed.
+
+    Raises:
+        PromotionRefusedError: it is not signed, or the cluster lacks something.
+    """
     if request.signature is not None:
         await require_signature(request.source, request.signature, request.registries)
     if plan.missing:

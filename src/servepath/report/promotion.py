@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from servepath.promotion.record import to_json
 from servepath.report.format import short_digest, size
-from servepath.report.markdown_text import cell, code, code_block, table
+from servepath.report.markdown_text import cell, code, table
 
 if TYPE_CHECKING:
     from servepath.promotion.evidence import Evidence
@@ -87,32 +87,29 @@ def plan_values(plan: Plan) -> dict[str, Any]:
 def plan_markdown(plan: dict[str, Any]) -> str:
     """A plan for a person: what is copied, what happens, what is changed, what it costs and what may be lost."""
     copy, cost = plan["copy"], plan["cost"]
-    sent = f"{size(copy['missing_bytes'])} of {size(copy['size_bytes'])} to send"
+    sent = f"sending {size(copy['missing_bytes'])} of {size(copy['size_bytes'])}"
     along = f", with {copy['referrer_count']} referrers" + (f" and {', '.join(copy['tags'])}" if copy["tags"] else "")
     facts = [
-        ["digest", code(plan["target"])],
-        ["engine", code(plan["engine_image"])],
-        ["serves now", cell(plan["serving"] or "nothing")],
-        ["strategy", cell(plan["strategy"])],
-        ["copied", cell(sent + along)],
-        ["may be lost", cell("; ".join(plan["may_be_lost"]) or "nothing")],
+        ["digest", plan["target"]],
+        ["engine", plan["engine_image"]],
+        ["serves now", plan["serving"] or "nothing"],
+        ["strategy", plan["strategy"]],
+        ["copied", sent + along],
+        ["may be lost", "; ".join(plan["may_be_lost"]) or "nothing"],
     ]
     if cost:
-        prices = (cost["now_usd_per_hour"], cost["during_usd_per_hour"], cost["after_usd_per_hour"])
-        facts.append(
-            ["engines, per hour", "now ${:.2f}, while it is promoted ${:.2f}, afterwards ${:.2f}".format(*prices)]
-        )
+        now, during, after = (cost[f"{when}_usd_per_hour"] for when in ("now", "during", "after"))
+        price = f"now ${now:.2f}, while it is promoted ${during:.2f}, afterwards ${after:.2f}"
+        facts.append(["engines, per hour", price])
     if plan["unfinished"]:
         numbers = ", ".join(map(str, plan["unfinished"]))
         facts.append(["first", f"finish or undo promotion {numbers}, which was killed"])
-    diffs = [
-        f"{code(one['place'])}\n\n{code_block(one['diff'].splitlines())}" for one in plan["changes"] if one["diff"]
-    ]
+    diffs = [f"{code(one['place'])}\n\n{_diff_block(one['diff'])}" for one in plan["changes"] if one["diff"]]
     return "\n\n".join(
         [
             table(["", ""], facts),
             "\n".join(f"{number}. {cell(step)}" for number, step in enumerate(plan["steps"], 1)),
-            table(["object", "becomes"], [[code(one["place"]), one["action"]] for one in plan["changes"]]),
+            table(["object", "becomes"], [[one["place"], one["action"]] for one in plan["changes"]]),
             *diffs,
             *(
                 f"Missing: {cell(one['name'])}: {cell(one['seen'])}, expected {cell(one['expected'])}; "
@@ -132,16 +129,25 @@ def promotion_markdown(promotion: dict[str, Any]) -> str:
         facts += [
             ["promotion", number],
             ["digest", short_digest(record["digest"])],
-            ["state", cell(f"{record['state']}, at {record['stage']}")],
-            ["result", cell(record["result"])],
-            ["who", cell(record["who"])],
-            ["report", cell(short_digest(record["report_digest"]) if record["report_digest"] else "none")],
-            ["replaces", cell(f"promotion {record['replaces']}" if record["replaces"] else "nothing promoted")],
+            ["state", f"{record['state']}, at {record['stage']}"],
+            ["result", record["result"]],
+            ["who", record["who"]],
+            ["report", short_digest(record["report_digest"]) if record["report_digest"] else "none"],
+            ["replaces", f"promotion {record['replaces']}" if record["replaces"] else "nothing promoted"],
         ]
     if copied:
-        facts.append(["copied", cell(f"{size(copied['sent_bytes'])} sent to {copied['reference']}")])
+        facts.append(["copied", f"{size(copied['sent_bytes'])} sent to {copied['reference']}"])
     if restored:
-        counts = f"{len(restored['deleted'])} objects deleted, {len(restored['put_back'])} put back"
-        facts.append(["rolled back", counts])
-    facts += [["recovered", cell(one)] for one in promotion["recovered"]]
+        facts.append(
+            ["rolled back", f"{len(restored['deleted'])} objects deleted, {len(restored['put_back'])} put back"]
+        )
+    facts += [["recovered", one] for one in promotion["recovered"]]
     return "### Promotion\n\n" + table(["", ""], facts) if facts else ""
+
+
+def _diff_block(diff: str) -> str:
+    """A diff as a block of code, with its indentation."""
+    fence = "```"
+    while fence in diff:
+        fence += "`"
+    return f"{fence}diff\n{diff}\n{fence}"

@@ -91,19 +91,24 @@ class _Handler(BaseHTTPRequestHandler):
         if not name:
             return self.collection(world, plural, namespace, query, body)
         present = world.objects.get((plural, namespace, name))
+        applied = self.command == "PATCH" and "apply" in self.headers["Content-Type"]
+        if query.get("dryRun"):
+            return 200, merged(present or {}, body)
         if present is None:
-            applied = self.command == "PATCH" and "apply" in self.headers["Content-Type"]
             return (201, world.put(plural, namespace, body)) if applied else (404, failure(404, name))
-        if self.command == "GET":
-            return 200, present
-        if self.command == "DELETE":
-            del world.objects[plural, namespace, name]
-            world.writes += 1
-            return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+        if self.command in {"GET", "DELETE"}:
+            return self.read_or_delete(world, (plural, namespace, name))
         version = body["metadata"].get("resourceVersion") if self.command == "PUT" else None
         if version and version != present["metadata"]["resourceVersion"]:
             return 409, failure(409, name)
         return 200, world.put(plural, namespace, merged(present, body) if self.command == "PATCH" else body)
+
+    def read_or_delete(self, world: World, key: tuple[str, str, str]) -> tuple[int, Json]:
+        if self.command == "GET":
+            return 200, world.objects[key]
+        del world.objects[key]
+        world.writes += 1
+        return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 
     def collection(
         self, world: World, plural: str, namespace: str, query: dict[str, str], body: Json

@@ -19,6 +19,7 @@ from servepath.report.model import Quote, Report, report_error
 from servepath.serving.model import Endpoint, ServingPath
 from tests.unit.report.example_canary import example_canary
 from tests.unit.report.example_measurements import example_instrument, example_lifecycle, example_sweep
+from tests.unit.report.example_promotion import example_promotion
 
 API_KEY = "sk-do-not-print-<&>\"'-0123456789"
 DIGEST = "sha256:" + "4f9c" * 16
@@ -177,6 +178,7 @@ def full_run() -> Report:
         instrument=example_instrument(),
         lifecycle=example_lifecycle(),
         canary=example_canary(),
+        promotion=example_promotion(),
     )
 
 
