@@ -147,8 +147,7 @@ class Opened:
 
 def promote_command(
     modelcar: Annotated[
-        str,
-        typer.Argument(metavar="[IMAGE@DIGEST]", help="The modelcar where it is now; that of the report when empty."),
+        str, typer.Option(metavar="IMAGE@DIGEST", help="The modelcar where it is now; that of the report when empty.")
     ] = "",
     kubeconfig: OptionalKubeconfig = None,
     gke: GkeCluster = "",
@@ -236,7 +235,9 @@ def promote_command(
         proof = read_proof(from_report) if from_report else None
         source = modelcar or (proof.reference if proof else "")
         if not source:
-            raise UsageError("no modelcar is named", where="promote", expected="IMAGE@DIGEST, or --from-report")
+            raise UsageError(
+                "no modelcar is named", where="promote", expected="--modelcar IMAGE@DIGEST, or --from-report"
+            )
         info = run_info()
         async with target.open(needs_gateway=apply) as opened:
             request = PromotionRequest(

@@ -9,7 +9,7 @@ import copy
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from lightkube.core.exceptions import ApiError
+import httpx2
 from lightkube.generic_resource import GenericNamespacedResource, create_api_info
 
 from servepath.cluster.client import errors_of
@@ -101,8 +101,8 @@ async def owned(client: AsyncClient, namespace: str) -> tuple[Json, ...]:
                 listed = [
                     dict(obj) async for obj in client.list(resource, namespace=namespace, labels={MANAGED_BY: OWNER})
                 ]
-            except ApiError as error:
-                if error.status.code == HTTPStatus.NOT_FOUND:  # the kind is not served: nobody has made one
+            except httpx2.HTTPStatusError as error:
+                if error.response.status_code == HTTPStatus.NOT_FOUND:  # not served: nobody has made one
                     continue
                 raise
         # A list does not repeat what all of its items are.

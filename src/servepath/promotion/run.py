@@ -33,7 +33,7 @@ async def run_promotion(
         info: what is running, for the report.
         stages: the clock of the run.
         apply: carry it out; else nothing is changed.
-        report_directory: where the report goes, None for nowhere; a plan writes none.
+        report_directory: where the report goes, None for nowhere.
 
     Returns:
         The report. An error of servepath is in it, not raised: its exit code is the run's.
@@ -43,9 +43,8 @@ async def run_promotion(
         BaseException: whatever else ended the run, cancellation included; everything has been put back by then, and
             the report has been written.
     """
-    directory = report_directory if apply else None
-    if directory is not None:
-        await anyio.to_thread.run_sync(begin_report, info, directory)
+    if report_directory is not None:
+        await anyio.to_thread.run_sync(begin_report, info, report_directory)
     evidence = Evidence()
     ended_by: BaseException | None = None
     try:
@@ -53,9 +52,9 @@ async def run_promotion(
     except BaseException as error:  # noqa: BLE001 - every end is reported, then raised again
         ended_by = error
     report = _report(request, info, stages, evidence, ended_by)
-    if directory is not None:
+    if report_directory is not None:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(write_report, report, directory)
+            await anyio.to_thread.run_sync(write_report, report, report_directory)
     if ended_by is not None and first_servepath_error(ended_by) is None:
         raise ended_by
     return report

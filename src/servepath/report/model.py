@@ -118,7 +118,7 @@ class Report:
             reasons += canary_failures(self.canary)
         if (
             not reasons
-            and not (self.comparison or self.sweep or self.lifecycle or self.canary)
+            and not (self.comparison or self.sweep or self.lifecycle or self.canary or self.promotion)
             and all(check.verdict is Verdict.SKIP for check in self.checks)
         ):
             reasons.append("nothing was checked and nothing was measured")

@@ -142,6 +142,8 @@ def promotion_markdown(promotion: dict[str, Any]) -> str:
             ["rolled back", f"{len(restored['deleted'])} objects deleted, {len(restored['put_back'])} put back"]
         )
     facts += [["recovered", one] for one in promotion["recovered"]]
+    if not record and promotion["plan"]:
+        return "### What a promotion would do\n\n" + plan_markdown(promotion["plan"])
     return "### Promotion\n\n" + table(["", ""], facts) if facts else ""
 
 

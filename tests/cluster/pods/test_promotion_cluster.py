@@ -420,8 +420,9 @@ async def test_a_process_that_is_killed_is_undone_by_the_next(
     before = await everything(plane, NAMESPACE)
     served = await answers_from(ask.cluster)
     known = len(await history_of(ask.cluster))
-    command = [sys.executable, "-c", "from servepath.cli import main; main()", "promote", ask.laptop.modelcars[2]]
+    command = [sys.executable, "-c", "from servepath.cli import main; main()", "promote"]
     options = {
+        "modelcar": ask.laptop.modelcars[2],
         "kubeconfig": plane.kubeconfig,
         "registry": ask.cluster.registry,
         "repository": REPOSITORY,

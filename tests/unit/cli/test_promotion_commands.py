@@ -63,13 +63,20 @@ def modelcar(model: Path, registry: str, tmp_path: Path) -> str:
 
 def plan(modelcar: str, kubeconfig: str, registry: str, *more: str) -> tuple[str, ...]:
     return (
-        *("promote", modelcar, kubeconfig, f"--registry={registry}", "--repository=promoted/tiny", *WHERE),
+        *(
+            "promote",
+            f"--modelcar={modelcar}",
+            kubeconfig,
+            f"--registry={registry}",
+            "--repository=promoted/tiny",
+            *WHERE,
+        ),
         *("--profile=cpu-small", f"--engine-image={ENGINE}", "--without-preflight", *more),
     )
 
 
 def test_without_apply_the_plan_is_printed_and_nothing_is_written(
-    servepath: Servepath, world: World, kubeconfig: str, registry: str, modelcar: str
+    servepath: Servepath, world: World, kubeconfig: str, registry: str, modelcar: str, tmp_path: Path
 ) -> None:
     ended = servepath(*plan(modelcar, kubeconfig, registry, "--usd-per-hour=2"))
     assert ended.returncode == 0, ended.stderr
@@ -78,7 +85,8 @@ def test_without_apply_the_plan_is_printed_and_nothing_is_written(
     assert "now $0.00, while it is promoted $2.00, afterwards $2.00" in ended.stdout
     assert "| InferenceService serving/smol-kserve | create |" in ended.stdout
     assert world.writes == 0
-    as_json = servepath(*plan(modelcar, kubeconfig, registry, "--json"))
+    as_json = servepath(*plan(modelcar, kubeconfig, registry, "--json", f"--report={tmp_path / 'report'}"))
+    assert "### What a promotion would do" in (tmp_path / "report" / "report.md").read_text()
     values = json.loads(as_json.stdout)
     assert values["plan"]["strategy"] == "first"
     assert values["record"] is None
@@ -117,11 +125,11 @@ def test_a_report_names_the_modelcar_that_it_vouches_for(
     ("arguments", "code", "complaint"),
     [
         (("promote", "--kubeconfig=x"), 2, "no modelcar is named"),
-        (("promote", "r.test/m@sha256:" + "a" * 64), 2, "no cluster is named"),
-        (("promote", "r.test/m@sha256:" + "a" * 64, "--kubeconfig=x"), 2, "no registry is named"),
-        (("promote", "r.test/m", "--kubeconfig=x", "--steps=5,x"), 2, "are no percents"),
-        (("promote", "r.test/m", "--kubeconfig=x", "--steps=50,5"), 2, "the steps are 50,5"),
-        (("promote", "r.test/m", "--kubeconfig=x", "--from-report=nowhere"), 3, "cannot be read"),
+        (("promote", "--modelcar=r.test/m@sha256:" + "a" * 64), 2, "no cluster is named"),
+        (("promote", "--modelcar=r.test/m@sha256:" + "a" * 64, "--kubeconfig=x"), 2, "no registry is named"),
+        (("promote", "--modelcar=r.test/m", "--kubeconfig=x", "--steps=5,x"), 2, "are no percents"),
+        (("promote", "--modelcar=r.test/m", "--kubeconfig=x", "--steps=50,5"), 2, "the steps are 50,5"),
+        (("promote", "--modelcar=r.test/m", "--kubeconfig=x", "--from-report=nowhere"), 3, "cannot be read"),
         (("rollback",), 2, "no cluster is named"),
     ],
 )

@@ -38,12 +38,14 @@ class World:
         writes: how many writes it has taken.
         fault: is asked about each request first; a status that it gives is answered instead, a negative one after the
             request has been taken.
+        unserved: plurals of kinds that it does not know.
     """
 
     objects: dict[tuple[str, str, str], Json] = field(default_factory=dict)
     version: int = 0
     writes: int = 0
     fault: Callable[[str, str], int] | None = None
+    unserved: frozenset[str] = frozenset()
     lock: Lock = field(default_factory=Lock)
     address: str = ""
 
@@ -80,8 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             if status > 0:
                 return self.answer(status, failure(status, "injected"))
             found = _PATH.match(url.path)
-            if found is None:
-                return self.answer(404, failure(404, url.path))
+            if found is None or found["plural"] in world.unserved:
+                return self.plain(404, "404 page not found")
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             answer = self.act(world, found, query, json.loads(body) if body else {})
             return self.answer(-status, failure(-status, "injected")) if status < 0 else self.answer(*answer)
@@ -128,10 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         return 200, {"kind": "List", "metadata": {"resourceVersion": str(world.version)}, "items": items}
 
+    def plain(self, status: int, text: str) -> None:
+        """What an API server says of a kind that it does not know: no Status, but text."""
+        self.reply(status, text.encode(), "text/plain; charset=utf-8")
+
     def answer(self, status: int, body: Json) -> None:
-        data = json.dumps(body).encode()
+        self.reply(status, json.dumps(body).encode(), "application/json")
+
+    def reply(self, status: int, data: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
