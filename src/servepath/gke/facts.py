@@ -79,7 +79,7 @@ def _pool(pool: Any, locations: Sequence[str]) -> NodePool:
         is_spot=config.spot or config.preemptible,
         streams_images=config.gcfs_config.enabled,
         preloads_images=bool(config.secondary_boot_disks),
-        disk_size_bytes=config.disk_size_gb * 10**9,
+        disk_size_bytes=(config.disk_size_gb or config.boot_disk.size_gb) * 10**9,
         taints=tuple(f"{taint.key}={taint.value}:{_EFFECTS.get(taint.effect.name, '')}" for taint in config.taints),
         oauth_scopes=tuple(config.oauth_scopes),
         service_account=config.service_account or "default",

@@ -42,10 +42,9 @@ async def keep_fresh(credentials: GoogleCredentials, path: Path, written: Token)
         await anyio.sleep(credentials.options.look_every_s)
         try:
             token = await credentials.token()
-        except ServepathError as error:
+            if token.value != written.value:
+                write_private(path, token.value)
+                written = token
+        except (ServepathError, OSError) as error:
             left_s = written.expires_at - time.time()
             logger.warning("%s (the present token %s)", error, f"holds {left_s:.0f} s" if left_s > 0 else "expired")
-            continue
-        if token.value != written.value:
-            write_private(path, token.value)
-            written = token

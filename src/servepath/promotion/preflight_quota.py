@@ -58,12 +58,15 @@ def check_resource_quotas(
             if name in asked and wanted > limit:
                 short[name] = wanted
         metadata = quota["metadata"]
-        patch = ",".join(f'"{name}":"{value.normalize():f}"' for name, value in short.items())
+        patch = ",".join(f'"{name}":"{_plain(value)}"' for name, value in short.items())
         results.append(
             judged(
                 f"quota_{metadata['name'].replace('-', '_')}",
                 f"ResourceQuota {metadata['name']} leaves room",
-                "; ".join(f"{name}: {hard[name]:f} are allowed, {value:f} are needed" for name, value in short.items())
+                "; ".join(
+                    f"{name}: {_plain(hard[name])} are allowed, {_plain(wanted)} are needed"
+                    for name, wanted in short.items()
+                )
                 or "it does",
                 f"{kubectl} -n {metadata['namespace']} patch resourcequota {metadata['name']} --type merge "
                 f'-p \'{{"spec":{{"hard":{{{patch}}}}}}}\'',
@@ -71,6 +74,10 @@ def check_resource_quotas(
             )
         )
     return tuple(results)
+
+
+def _plain(value: Decimal) -> str:
+    return f"{value.normalize():f}"
 
 
 def check_regional_quota(
