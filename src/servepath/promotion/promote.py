@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from servepath.canary.held import new_holder
 from servepath.cluster.client import kubernetes
 from servepath.cluster.objects import ensure_namespace
 from servepath.errors import ClusterError, PromotionRefusedError, PromotionRolledBackError, first_servepath_error
@@ -24,7 +25,7 @@ from servepath.promotion.signature import require_signature
 from servepath.promotion.steps import Steps
 from servepath.promotion.transaction import Recovered, Transaction, begin, now, recover
 from servepath.promotion.verify import verify_promotion
-from servepath.promotion.who import new_holder, who
+from servepath.promotion.who import who
 from servepath.serving.model import ServingPath
 from servepath.serving.slots import slot_name
 from servepath.serving.switch import stop

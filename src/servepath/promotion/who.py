@@ -7,7 +7,6 @@ import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import httpx2
 from lightkube.resources.authentication_v1 import SelfSubjectReview
@@ -25,11 +24,6 @@ async def who(client: AsyncClient) -> str:
         if user and user.username:
             return f"{user.username} ({here})"
     return here
-
-
-def new_holder() -> str:
-    """Name this process for a Lease: the machine and the process for a person, and what no other has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
 
 
 def _user() -> str:

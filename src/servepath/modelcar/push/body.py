@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from servepath.modelcar.push.pipe import open_pipe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from servepath.modelcar.content import Content, FileRange, Piece
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES = 8 << 20
 """How much is moved and hashed side by side, and how often progress is told."""
+AHEAD_WINDOWS = 4
+"""How many windows sending may be ahead of hashing: neither waits for the other's worst moments."""
 BUFFER_BYTES = 256 << 10
 HASHED_BYTES = 64 << 20
 """How much is hashed in one go where nothing is sent; between two of them the work can be cancelled."""
@@ -134,18 +138,22 @@ class FileBody:
         with ExitStack() as stack:
             files = stack.enter_context(_Files())
             beside = stack.enter_context(ThreadPoolExecutor(1)) if self._sha256 and sink else None
+            hashing: deque[Future[None]] = deque()
             while self.position < end:
                 piece = self._take(min(WINDOW_BYTES, end - self.position))
+                if not files.has(piece):
+                    _finish(hashing, 0)  # of the file that is closed now
                 file = files.open(piece)
-                hashing = beside.submit(self._hash, piece, file) if beside else None
+                if beside is not None:
+                    hashing.append(beside.submit(self._hash, piece, file))
                 if sink is not None:
                     _write(piece, file, sink)
-                elif self._sha256:
+                else:
                     self._hash(piece, file)
-                if hashing is not None:
-                    hashing.result()
+                _finish(hashing, AHEAD_WINDOWS)
                 self.position += _length(piece)
                 on_moved(self.position)
+            _finish(hashing, 0)
 
     def _take(self, limit: int) -> Piece:
         while not _length(self._rest):
@@ -215,6 +223,10 @@ class _Files:
         if self._file is not None:
             self._file.close()
 
+    def has(self, piece: Piece) -> bool:
+        """Tell whether opening a piece closes no file."""
+        return self._file is None or isinstance(piece, bytes) or piece.path == self._path
+
     def open(self, piece: Piece) -> IO[bytes] | None:
         """Open the file of a piece, or go on with it; None for bytes in memory."""
         if isinstance(piece, bytes):
@@ -262,6 +274,12 @@ def _write(piece: Piece, file: IO[bytes] | None, sink: Sink) -> None:
         sink.write(piece)
     elif file is not None and sink.write_file(file, piece.offset, piece.size_bytes) != piece.size_bytes:
         raise changed(piece)
+
+
+def _finish(work: deque[Future[None]], left: int) -> None:
+    """Await work in order, until so much of it is left."""
+    while len(work) > left:
+        work.popleft().result()
 
 
 def _length(piece: Piece) -> int:

@@ -177,7 +177,9 @@ class Connection:
         connected = self._connection.sock
         if connected is None or self._is_spent or (self._answer is not None and not self._answer.isclosed()):
             return False
-        return not select.select([connected], [], [], 0)[0]
+        waiting = select.poll()  # not `select`, which knows no file descriptor over 1023
+        waiting.register(connected, select.POLLIN)
+        return not waiting.poll(0)
 
     def close(self) -> None:
         """Close the connection."""
