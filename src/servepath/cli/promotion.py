@@ -54,6 +54,7 @@ from servepath.modelcar.registry.client import RegistryOptions
 from servepath.platform import lock
 from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.preflight import preflight
+from servepath.promotion.preflight_images import image_bytes
 from servepath.promotion.promote import recover_release
 from servepath.promotion.proof import read_proof
 from servepath.promotion.rollback import read_release, request_back, version_before
@@ -258,7 +259,7 @@ def promote_command(
                 proof=proof,
                 lock=lock.read(lock_file()),
                 signature=read_policy(require_signature) if require_signature else None,
-                preflight=None if without_preflight else partial(preflight_of, opened, path),
+                preflight=None if without_preflight else partial(preflight_of, opened, path, source, apply=apply),
                 api_key=os.environ.get(API_KEY) or token_urlsafe(32),
                 registries=opened.registries,
                 lock_digest=info.lock_digest,
@@ -323,9 +324,12 @@ def rollback_command(
         show(outcome, report, apply=apply, as_json=as_json)
 
 
-async def preflight_of(opened: Opened, path: ServingPath, spec: ServingSpec) -> tuple[CheckResult, ...]:
-    """Look for what the cluster lacks for this spec."""
-    return await preflight(opened.cluster, spec, (path,), gke=opened.gke)
+async def preflight_of(
+    opened: Opened, path: ServingPath, source: str, spec: ServingSpec, *, apply: bool
+) -> tuple[CheckResult, ...]:
+    """Look for what the cluster lacks for this spec; only a promotion that acts lets a pod ask the registry."""
+    size_bytes = await image_bytes((source, spec.engine_image), opened.registries)
+    return await preflight(opened.cluster, spec, (path,), image_bytes=size_bytes, gke=opened.gke, may_start_a_pod=apply)
 
 
 def steps_of(text: str) -> tuple[int, ...]:
