@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from servepath.errors import ClusterError
 from servepath.promotion.before import Before, drop_before, drop_rest, keep_before, read_before
 from servepath.promotion.history import create_record, prune, read_history, save_record
+from servepath.promotion.patience import patiently
 from servepath.promotion.record import Remedy, Stage, State, advance, begin_undo, end
 from servepath.promotion.restore import Restored, restore
 
@@ -79,7 +80,7 @@ class Transaction:
         Raises:
             ClusterError: the API server refuses, or somebody else has written the record.
         """
-        self.kept = await save_record(self._client, self.kept, advance(self.record, stage), **attached)
+        await self._save(advance(self.record, stage), **attached)
 
     async def keep(self, **attached: Any) -> None:
         """Keep something beside the record.
@@ -87,7 +88,7 @@ class Transaction:
         Raises:
             ClusterError: the API server refuses, or somebody else has written the record.
         """
-        self.kept = await save_record(self._client, self.kept, self.record, **attached)
+        await self._save(self.record, **attached)
 
     async def succeed(self, result: str) -> None:
         """Write down that it has succeeded, and forget what was there before.
@@ -95,7 +96,7 @@ class Transaction:
         Raises:
             ClusterError: the API server refuses.
         """
-        self.kept = await save_record(self._client, self.kept, end(self.record, State.SUCCEEDED, now(), result))
+        await self._save(end(self.record, State.SUCCEEDED, now(), result))
         await self._forget()
 
     async def undo(self, reason: str) -> Restored:
@@ -104,20 +105,29 @@ class Transaction:
         Raises:
             ClusterError: the API server refuses, or what served before does not serve again: the next one goes on.
         """
-        self.kept = await save_record(self._client, self.kept, begin_undo(self.record, reason))
-        before = await read_before(self._client, self.record)
-        restored = Restored()
-        if before is not None:  # else it was killed before anything was changed
-
-            async def await_engines(changed: Sequence[Json]) -> None:
-                if before.was_serving:
-                    await self._await_engines(self.record, changed)
-
-            spec = self.record.spec
-            restored = await restore(self._client, spec.namespace, spec.name, before.objects, await_engines)
-        self.kept = await save_record(self._client, self.kept, end(self.record, State.ROLLED_BACK, now()))
+        await self._save(begin_undo(self.record, reason))
+        restored = await patiently("putting back what was there", self._restore)
+        await self._save(end(self.record, State.ROLLED_BACK, now()))
         await self._forget()
         return restored
+
+    async def _restore(self) -> Restored:
+        before = await read_before(self._client, self.record)
+        if before is None:  # killed before anything was changed
+            return Restored()
+
+        async def await_engines(changed: Sequence[Json]) -> None:
+            if before.was_serving:
+                await self._await_engines(self.record, changed)
+
+        spec = self.record.spec
+        return await restore(self._client, spec.namespace, spec.name, before.objects, await_engines)
+
+    async def _save(self, record: Record, **attached: Any) -> None:
+        async def save() -> Kept:
+            return await save_record(self._client, self.kept, record, **attached)
+
+        self.kept = await patiently(f"writing promotion {record.number}", save)
 
     async def _forget(self) -> None:
         """Forget what is not needed any more; where that fails the promotion is over all the same."""

@@ -228,3 +228,50 @@ async def test_engines_that_were_put_back_are_awaited_before_clients_are_led_the
     assert seen == [(["old"], [{"port": 2}])]
     assert restored.put_back == ("Service serving/old", f"HTTPRoute serving/{TRAFFIC}")
     assert restored.deleted == ("Service serving/new",)
+
+
+@pytest.mark.parametrize("fails_at", [None, Stage.GATE], ids=["promoted", "undone"])
+async def test_an_api_server_that_is_away_for_a_moment_at_every_write_ends_nothing(
+    client: AsyncClient, world: World, fails_at: Stage | None
+) -> None:
+    was = fresh(world)
+    seen: set[tuple[str, str, int]] = set()
+
+    def away_once(method: str, path: str) -> int:
+        """Refuse each write of the record once, and take it without an answer once more."""
+        if method != "PUT" or "configmaps" not in path:
+            return 0
+        attempt = (method, path, world.version)
+        if attempt in seen:
+            return 0
+        seen.add(attempt)
+        return 503 if len(seen) % 2 else -503
+
+    world.fault = away_once
+    if fails_at is None:
+        await promote(client)
+    else:
+        with pytest.raises(ClusterError, match="it failed"):
+            await promote(client, fails_at=fails_at)
+    assert len(seen) > 4
+    world.fault = None
+    (kept,) = await read_history(client, NAMESPACE, RELEASE)
+    assert kept.record.state is (State.SUCCEEDED if fails_at is None else State.ROLLED_BACK)
+    if fails_at is not None:
+        assert world.seen("services", "secrets") == was
+
+
+async def test_an_api_server_that_stays_away_leaves_it_to_the_next_one(client: AsyncClient, world: World) -> None:
+    was = fresh(world)
+    before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
+    transaction = await begin(client, record(1), before, await_nothing)
+    await transaction.advance(Stage.COPY)
+    await transaction.advance(Stage.DEPLOY)
+    await Promotion(client).deploy()
+    world.fault = lambda method, _: 403 if method in {"PUT", "DELETE"} else 0
+    with pytest.raises(ClusterError, match="Forbidden"):
+        await transaction.undo("it failed")
+    world.fault = None
+    (told,) = await next_one(client, world)
+    assert told == "promotion 1, killed at deploy: undone, 1 deleted"
+    assert world.seen("services", "secrets") == was
