@@ -14,6 +14,7 @@ from main.endpoint import Endpoint
 from main.evidence import Evidence
 from main.mirror import Mirror
 from main.modelcar import Modelcar
+from main.promotion import PromotionPlan
 from main.servepath import Servepath
 
-__all__ = ["Cluster", "Endpoint", "Evidence", "Mirror", "Modelcar", "Servepath"]
+__all__ = ["Cluster", "Endpoint", "Evidence", "Mirror", "Modelcar", "PromotionPlan", "Servepath"]

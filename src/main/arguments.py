@@ -49,6 +49,14 @@ MaxSlowdownPercent: TypeAlias = Annotated[
     float, Doc("A median TTFT or ITL that is slower than this rolls the canary back, in percent")
 ]
 
+InPlace: TypeAlias = Annotated[
+    bool, Doc("Replace what serves, where only one engine can run: clients are interrupted meanwhile")
+]
+RegistryLogins: TypeAlias = Annotated[
+    dagger.Secret | None,
+    Doc("Docker's config.json with the logins of the registries involved, such as `file:~/.docker/config.json`"),
+]
+
 
 def modelcar_options(reshard: str, compression: Compression, platforms: list[str] | None) -> list[str]:
     """Give the options of the command line that stand for the form of a modelcar."""
@@ -69,12 +77,17 @@ def bench_options(
     ]
 
 
+def steps_option(steps: list[int] | None) -> list[str]:
+    """Give the option of the command line that stands for the steps of a canary; none for the library's own."""
+    return [f"--steps={','.join(map(str, steps))}"] if steps else []
+
+
 def canary_options(
     steps: list[int] | None, hold_s: float, rate_per_s: float, max_slowdown_percent: float, output_tokens: int
 ) -> list[str]:
     """Give the options of the command line that stand for the plan of a canary."""
     return [
-        *([f"--steps={','.join(map(str, steps))}"] if steps else []),
+        *steps_option(steps),
         f"--hold={hold_s}s",
         f"--rate-per-s={rate_per_s}",
         f"--max-slowdown-percent={max_slowdown_percent}",

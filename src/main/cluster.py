@@ -1,17 +1,18 @@
 """A Kubernetes cluster with KServe, a registry and a gateway."""
 
 import json
-from dataclasses import dataclass
 from typing import Annotated, Self
 
 import dagger
 from dagger import Doc, dag
 
+from main import promotion
 from main.arguments import (
     Blocks,
     ClientRatePerS,
     ExpectedAnswer,
     HoldS,
+    InPlace,
     MaxSlowdownPercent,
     ModelDirectory,
     OutputTokens,
@@ -19,16 +20,19 @@ from main.arguments import (
     ProfileChoice,
     PromptTokens,
     RatePerS,
+    RegistryLogins,
     RequestsPerBlock,
     Steps,
     bench_options,
     canary_options,
+    steps_option,
 )
 from main.choices import Path, Profile
 from main.declare import never_cached, object_type, session_cached
 from main.endpoint import Endpoint
 from main.evidence import Evidence, gather
 from main.images import base_image_option
+from main.promotion import PromotionPlan
 from main.workbench import KUBECONFIG, MODEL, observing
 
 DIAGNOSTICS = "/work/diagnostics"
@@ -161,6 +165,82 @@ class Cluster:
         return await gather(container, ["e2e", *self.arguments, *options, *base_image_option(self.mirror)])
 
     @never_cached
+    async def promote(  # noqa: PLR0913, PLR0917 - what, on whose word, how it gets in, and how it is measured
+        self,
+        modelcar: Annotated[
+            str, Doc("Where the modelcar is now, `host/repository@sha256:…`; that of `from-report` when empty")
+        ] = "",
+        from_report: Annotated[
+            dagger.Directory | None, Doc("Report of the run that vouches for this digest, engine and manifests")
+        ] = None,
+        signed_by: Annotated[dagger.File | None, Doc("Public key of cosign that must have signed the modelcar")] = None,
+        registry_logins: RegistryLogins = None,
+        path: PathChoice = Path.KSERVE,
+        profile: ProfileChoice = Profile.GPU,
+        steps: Steps = None,
+        hold_s: HoldS = 60.0,
+        usd_per_hour: Annotated[float | None, Doc("Price of one engine, in US dollars per hour, for the plan")] = None,
+        expected_answer: ExpectedAnswer = "Paris",
+        blocks: Blocks = 8,
+        requests_per_block: RequestsPerBlock = 4,
+        rate_per_s: RatePerS = 1.0,
+        prompt_tokens: PromptTokens = 256,
+        output_tokens: OutputTokens = 128,
+        *,
+        in_place: InPlace = False,
+        at_once: Annotated[bool, Doc("All of the traffic behind the gate, without steps")] = False,
+        stop_after: Annotated[bool, Doc("Stop the engine once it is promoted, so that it costs nothing")] = False,
+    ) -> PromotionPlan:
+        """Plan to promote the digest that was tested to this cluster, and change nothing; `apply` on the plan does it.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… promote
+        --from-report=./report summary`
+        """
+        container, trust = promotion.vouched(self.tools, from_report, signed_by, registry_logins)
+        shares = ["--at-once"] if at_once else [*steps_option(steps), f"--hold={hold_s}"]
+        switches = [*(["--in-place"] if in_place else []), *(["--stop-after"] if stop_after else [])]
+        command = [
+            *(["promote", modelcar] if modelcar else ["promote"]),
+            *self.arguments,
+            *trust,
+            f"--path={path.value}",
+            f"--profile={profile.value}",
+            f"--expected-answer={expected_answer}",
+            *shares,
+            *switches,
+            *([] if usd_per_hour is None else [f"--usd-per-hour={usd_per_hour}"]),
+            *bench_options(blocks, requests_per_block, rate_per_s, prompt_tokens, output_tokens),
+        ]
+        return await promotion.plan(container, command)
+
+    @never_cached
+    async def rollback(
+        self,
+        to: Annotated[
+            int, Doc("Number of the promotion to go back to, as `history` lists it; the one before when 0")
+        ] = 0,
+        registry_logins: RegistryLogins = None,
+        *,
+        in_place: InPlace = False,
+    ) -> PromotionPlan:
+        """Plan to go back to an earlier promotion, and change nothing; `apply` on the plan does it.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… rollback summary`
+        """
+        container, _ = promotion.vouched(self.tools, None, None, registry_logins)
+        options = [f"--to={to}", *(["--in-place"] if in_place else [])]
+        return await promotion.plan(container, ["rollback", *_without_registry(self.arguments), *options])
+
+    @never_cached
+    async def history(self) -> str:
+        """List what was promoted to this cluster, the newest first: digest, result, by whom and on which report.
+
+        Example: `dagger call cluster-from --kubeconfig=file:./kubeconfig --registry=… --gateway-url=… history`
+        """
+        command = ["servepath", "history", f"--kubeconfig={KUBECONFIG}"]
+        return await observing(self.tools).with_exec(command).stdout()
+
+    @never_cached
     def diagnostics(self) -> dagger.Directory:
         """Give what one needs to understand a failure: pods, events, logs and objects, as files.
 
@@ -197,50 +277,9 @@ class Cluster:
         return self.services[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a cluster is: what every command of servepath takes as options.
-
-    Attributes:
-        registry: `host[:port]` from which the nodes pull.
-        gateway_url: base URL of the gateway.
-        gateway_class: its GatewayClass.
-    """
-
-    registry: str
-    gateway_url: str
-    gateway_class: str
-
-
-def connect(
-    tools: dagger.Container,
-    kubeconfig: dagger.Secret,
-    addresses: Addresses,
-    mirror: str,
-    services: list[dagger.Service],
-) -> Cluster:
-    """Give a cluster, and the container beside it the means to reach it."""
-    return Cluster(
-        registry=addresses.registry,
-        gateway_url=addresses.gateway_url,
-        kubeconfig=kubeconfig,
-        tools=tools.with_mounted_secret(KUBECONFIG, kubeconfig).with_env_variable("KUBECONFIG", KUBECONFIG),
-        arguments=[
-            f"--kubeconfig={KUBECONFIG}",
-            f"--registry={addresses.registry}",
-            f"--gateway-url={addresses.gateway_url}",
-            f"--gateway-class={addresses.gateway_class}",
-        ],
-        mirror=mirror,
-        services=services,
-    )
+def _without_registry(arguments: list[str]) -> list[str]:
+    return [one for one in arguments if not one.startswith("--registry=")]
 
 
 def _mirror_option(mirror: str) -> list[str]:
     return [f"--registry-mirror={mirror}"] if mirror else []
-
-
-async def stop(services: list[dagger.Service]) -> None:
-    """Stop the services behind a cluster: its node first, then the registry that the node pulls from."""
-    for service in services:
-        await service.stop()

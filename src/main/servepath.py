@@ -7,7 +7,6 @@ from typing import Annotated
 import dagger
 from dagger import DefaultPath, Doc, Ignore, dag
 
-from main import cluster as clusters
 from main import mirror as mirrors
 from main import modelcar as modelcars
 from main import node
@@ -22,7 +21,8 @@ from main.arguments import (
     modelcar_options,
 )
 from main.choices import Compression, Profile
-from main.cluster import Addresses, Cluster
+from main.cluster import Cluster
+from main.connect import Addresses, connect, stop
 from main.declare import never_cached, object_type, session_cached
 from main.evidence import Evidence
 from main.mirror import Mirror
@@ -110,7 +110,7 @@ class Servepath:
         --gateway-url=http://172.30.0.2 evidence --source=./model report export --path=report`
         """
         addresses = Addresses(registry, gateway_url, gateway_class)
-        return clusters.connect(workbench(self.registry_mirror), kubeconfig, addresses, self.registry_mirror, [])
+        return connect(workbench(self.registry_mirror), kubeconfig, addresses, self.registry_mirror, [])
 
     @never_cached
     async def evidence(
@@ -128,7 +128,7 @@ class Servepath:
         try:
             return await cluster.evidence(source, profile, expected_answer)
         finally:
-            await clusters.stop(cluster.services)
+            await stop(cluster.services)
 
     @never_cached
     async def e2e(
@@ -232,8 +232,8 @@ async def start_cluster(gateway_class: str, mirror: str) -> Cluster:
         addresses = Addresses(node.REGISTRY, node.GATEWAY_URL, gateway_class)
         authority = await node.certificate(run_id, administrator, server, mirror)
         kubeconfig = dag.set_secret(f"servepath-kubeconfig-{run_id}", node.kubeconfig(token, authority))
-        cluster = clusters.connect(tools, kubeconfig, addresses, mirror, services)
+        cluster = connect(tools, kubeconfig, addresses, mirror, services)
         return await cluster.with_platform()
     except dagger.DaggerError:
-        await clusters.stop(services)
+        await stop(services)
         raise

@@ -42,6 +42,9 @@ POLICIES = {
     "Cluster.smoke": NEVER,
     "Cluster.compare": NEVER,
     "Cluster.canary": NEVER,
+    "Cluster.promote": NEVER,
+    "Cluster.rollback": NEVER,
+    "Cluster.history": NEVER,
     "Cluster.evidence": NEVER,
     "Cluster.diagnostics": NEVER,
     "Cluster.terminal": NEVER,
@@ -50,6 +53,7 @@ POLICIES = {
     "Endpoint.bench": NEVER,
     "Endpoint.canary": NEVER,
     "Evidence.assert_passed": NEVER,
+    "PromotionPlan.apply": NEVER,
 }
 """How long the result of each function may stand; a new function must be added here on purpose."""
 
@@ -63,6 +67,27 @@ CANARY = {
     "rate_per_s": "float",
     "max_slowdown_percent": "float",
     "output_tokens": "int",
+}
+
+PROMOTION = {
+    "modelcar": "str",
+    "from_report": "Directory | None",
+    "signed_by": "File | None",
+    "registry_logins": "Secret | None",
+    "path": "Path",
+    "profile": "Profile",
+    "steps": "list[int] | None",
+    "hold_s": "float",
+    "usd_per_hour": "float | None",
+    "expected_answer": "str",
+    "blocks": "int",
+    "requests_per_block": "int",
+    "rate_per_s": "float",
+    "prompt_tokens": "int",
+    "output_tokens": "int",
+    "in_place": "bool",
+    "at_once": "bool",
+    "stop_after": "bool",
 }
 
 SIGNATURES = {
@@ -80,6 +105,10 @@ SIGNATURES = {
     "Mirror.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "list[str]"),
     "Cluster.deploy": ({"source": "Directory", "path": "Path", "profile": "Profile"}, "Endpoint"),
     "Cluster.canary": ({"to": "str", "profile": "Profile", **CANARY}, "Evidence"),
+    "Cluster.promote": (PROMOTION, "PromotionPlan"),
+    "Cluster.rollback": ({"to": "int", "registry_logins": "Secret | None", "in_place": "bool"}, "PromotionPlan"),
+    "Cluster.history": ({}, "str"),
+    "PromotionPlan.apply": ({}, "Evidence"),
     "Endpoint.canary": ({"source": "Directory", **CANARY}, "Evidence"),
     "Modelcar.publish": ({"address": "str", "username": "str", "password": "Secret | None"}, "str"),
 }
@@ -213,5 +242,5 @@ def test_registration_is_valid_for_the_engine(session: Session) -> None:
     assert session.engine.errors == []
     objects = [session.node(call["object"]) for call in registered.named("withObject")]
     names = {node.named("withObject")[0]["name"] for node in objects}
-    assert names == {"Servepath", "Modelcar", "Cluster", "Endpoint", "Evidence", "Mirror"}
+    assert names == {"Servepath", "Modelcar", "Cluster", "Endpoint", "Evidence", "Mirror", "PromotionPlan"}
     assert "One model, two serving paths" in registered.named("withDescription")[0]["description"]

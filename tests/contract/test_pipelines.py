@@ -327,6 +327,54 @@ def test_the_raw_path_has_no_canary(session: Session, cluster: dict[str, Any], m
         session.invoke("Endpoint", "canary", {"source": model}, endpoint)
 
 
+def test_a_promotion_is_planned_and_then_applied(session: Session, cluster: dict[str, Any]) -> None:
+    session.engine.answers["Container.stdout"] = "# Plan"
+    report, logins = session.new("Directory", "report"), session.new("Secret", "logins")
+    inputs = {"from_report": report, "registry_logins": logins, "usd_per_hour": 0.7, "steps": [50, 100], "blocks": 4}
+    plan = session.invoke("Cluster", "promote", inputs, cluster)
+    assert (plan["refused"], plan["summary"]) == (False, "# Plan")
+    (planned,) = servepath_commands(session.engine.asked("exitCode"))
+    wanted = {"promote", "--from-report=/work/proof", "--steps=50,100", "--usd-per-hour=0.7", "--profile=gpu"}
+    assert wanted <= set(planned)
+    assert "--apply" not in planned
+    container = session.engine.asked("exitCode")[0]
+    assert container.named("withMountedDirectory")[-1] == {"path": "/work/proof", "source": report}
+    assert {"path": "/run/servepath/docker/config.json", "source": logins} in container.named("withMountedSecret")
+    assert session.invoke("PromotionPlan", "apply", {}, plan)["verdict"] == "pass"
+    applied = servepath_commands(session.engine.asked("exitCode"))[-1]
+    assert applied == [*planned, "--apply", "--report=/work/report"]
+    for command in (planned, applied):
+        accept(command)
+
+
+def test_a_plan_that_is_refused_says_why(session: Session, cluster: dict[str, Any]) -> None:
+    session.engine.answers |= {"Container.stdout": "", "Container.exitCode": 8, "Container.stderr": "no report"}
+    inputs = {"modelcar": REFERENCE, "path": "RAW", "in_place": True, "at_once": True, "stop_after": True}
+    plan = session.invoke("Cluster", "promote", inputs, cluster)
+    assert (plan["refused"], plan["summary"]) == (True, "no report")
+    (planned,) = servepath_commands(session.engine.asked("exitCode"))
+    assert {REFERENCE, "--path=raw", "--in-place", "--at-once", "--stop-after"} <= set(planned)
+    accept(planned)
+
+
+def test_a_cluster_that_cannot_be_asked_gives_no_plan(session: Session, cluster: dict[str, Any]) -> None:
+    session.engine.answers["Container.exitCode"] = 5
+    with pytest.raises(FunctionError, match="promote ended with 5 and no plan: cluster is gone"):
+        session.invoke("Cluster", "promote", {"modelcar": REFERENCE}, cluster)
+
+
+def test_the_way_back_is_planned_by_its_number(session: Session, cluster: dict[str, Any]) -> None:
+    session.engine.answers["Container.stdout"] = "* 4 succeeded"
+    assert session.invoke("Cluster", "history", {}, cluster) == "* 4 succeeded"
+    plan = session.invoke("Cluster", "rollback", {"to": 3, "in_place": True}, cluster)
+    session.invoke("PromotionPlan", "apply", {}, plan)
+    sent = servepath_commands(session.engine.asked("exitCode") + session.engine.asked("stdout"))
+    assert {command[1] for command in sent} == {"history", "rollback"}
+    assert all({"--to=3", "--in-place"} <= set(command) for command in sent if command[1] == "rollback")
+    for command in sent:
+        accept(command)
+
+
 def test_evidence_of_a_failed_run_is_given_not_raised(session: Session, cluster: dict[str, Any], model: str) -> None:
     session.engine.answers["Container.exitCode"] = 6
     evidence = session.invoke("Cluster", "evidence", {"source": model}, cluster)

@@ -74,7 +74,7 @@ def test_the_runtime_registers_the_module(schema: graphql.GraphQLSchema, tmp_pat
         subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
     assert engine.errors == []
     registered = engine.node(json.loads((tmp_path / "module.json").read_text()))
-    assert len(registered.named("withObject")) == 6
+    assert len(registered.named("withObject")) == 7
     assert len(registered.named("withEnum")) == 3
 
 

@@ -87,13 +87,14 @@ def test_another_model_has_another_digest(dagger: Dagger, next_model: Path, layo
     assert dagger.call("modelcar", f"--source={next_model}", "digest") != manifest_digest(layout)
 
 
-def test_a_modelcar_has_the_form_that_is_asked_for(dagger: Dagger, model: Path, layout: Path) -> None:
+def test_a_modelcar_has_the_form_that_is_asked_for(dagger: Dagger, model: Path, layout: Path, tmp_path: Path) -> None:
     form = ["--reshard=300kB", "--compression=zstd", "--platforms=linux/amd64"]
-    layers = dagger.call("modelcar", f"--source={model}", *form, "layers").splitlines()
-    (manifest,) = entries(layout)
-    stored = json.loads((layout / "blobs" / manifest["digest"].replace(":", "/")).read_text())["layers"]
-    assert len(layers) > len(stored)  # shards of 300 kB instead of one file
-    assert dagger.call("modelcar", f"--source={model}", *form, "verify", "digest") != manifest["digest"]
+    dagger.call("modelcar", f"--source={model}", *form, "as-layout", "export", f"--path={tmp_path}")
+    (manifest,) = entries(tmp_path)
+    described = json.loads((tmp_path / "blobs" / manifest["digest"].replace(":", "/")).read_text())
+    assert {layer["mediaType"].rpartition("+")[2] for layer in described["layers"][1:]} == {"zstd"}
+    assert dagger.call("modelcar", f"--source={model}", *form, "verify", "digest") == manifest["digest"]
+    assert manifest["digest"] != manifest_digest(layout)
 
 
 def test_a_mirror_is_one_layout_that_another_registry_takes(dagger: Dagger, tmp_path: Path) -> None:
