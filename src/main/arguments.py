@@ -88,7 +88,7 @@ def canary_options(
     """Give the options of the command line that stand for the plan of a canary."""
     return [
         *steps_option(steps),
-        f"--hold={hold_s}s",
+        f"--hold={hold_s}",
         f"--rate-per-s={rate_per_s}",
         f"--max-slowdown-percent={max_slowdown_percent}",
         f"--output-tokens={output_tokens}",

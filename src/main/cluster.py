@@ -200,8 +200,9 @@ class Cluster:
         shares = ["--at-once"] if at_once else [*steps_option(steps), f"--hold={hold_s}"]
         switches = [*(["--in-place"] if in_place else []), *(["--stop-after"] if stop_after else [])]
         command = [
-            *(["promote", modelcar] if modelcar else ["promote"]),
+            "promote",
             *self.arguments,
+            *([f"--modelcar={modelcar}"] if modelcar else []),
             *trust,
             f"--path={path.value}",
             f"--profile={profile.value}",

@@ -317,7 +317,7 @@ def test_a_canary_leads_what_was_just_pushed(session: Session, cluster: dict[str
     assert pushed.named("withMountedDirectory")[-1]["source"] == following
     assert "--push=registry.example.com/servepath/model" in commands(pushed)[-1]
     (canary,) = servepath_commands(session.engine.asked("exitCode"))
-    assert {"canary", f"--to={REFERENCE}", "--steps=10,100", "--hold=5.0s", "--profile=cpu-small"} <= set(canary)
+    assert {"canary", f"--to={REFERENCE}", "--steps=10,100", "--hold=5.0", "--profile=cpu-small"} <= set(canary)
     accept(canary)
 
 
@@ -353,7 +353,7 @@ def test_a_plan_that_is_refused_says_why(session: Session, cluster: dict[str, An
     plan = session.invoke("Cluster", "promote", inputs, cluster)
     assert (plan["refused"], plan["summary"]) == (True, "no report")
     (planned,) = servepath_commands(session.engine.asked("exitCode"))
-    assert {REFERENCE, "--path=raw", "--in-place", "--at-once", "--stop-after"} <= set(planned)
+    assert {f"--modelcar={REFERENCE}", "--path=raw", "--in-place", "--at-once", "--stop-after"} <= set(planned)
     accept(planned)
 
 
