@@ -12,12 +12,14 @@ import httpx
 
 from servepath.errors import ClusterError
 from servepath.serving.model import request_headers
+from servepath.serving.slots import SLOT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from servepath.checks.context import Tools
     from servepath.serving.model import Endpoint
+    from servepath.serving.slots import Slot
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -37,6 +39,7 @@ class Question:
         path: the URL's path.
         body: what is posted as application/json; None for a GET.
         key: the bearer key that is sent, empty for none.
+        slot: the slot of a canary that is asked, whatever the weights; None for the stable hostname.
     """
 
     base_url: str
@@ -44,6 +47,7 @@ class Question:
     path: str
     body: str | None = None
     key: str = field(default="", repr=False)
+    slot: Slot | None = None
 
     @property
     def method(self) -> str:
@@ -58,6 +62,8 @@ class Question:
     def headers(self) -> dict[str, str]:
         """Give the headers that are sent."""
         headers = request_headers(self.host, self.key)
+        if self.slot is not None:
+            headers[SLOT_HEADER] = str(self.slot)
         if self.body is not None:
             headers["Content-Type"] = "application/json"
         return headers
@@ -65,6 +71,8 @@ class Question:
     def curl(self) -> str:
         """Give the curl line that asks the same; a key is read from the shell's VLLM_API_KEY and never written out."""
         words = ["curl", "-sS", "-i", "-H", shlex.quote(f"Host: {self.host}")]
+        if self.slot is not None:
+            words += ["-H", shlex.quote(f"{SLOT_HEADER}: {self.slot}")]
         if self.key:
             words += ["-H", KEY_IN_SHELL]
         if self.body is not None:
@@ -74,7 +82,7 @@ class Question:
 
 def get(endpoint: Endpoint, path: str) -> Question:
     """Give a GET with the endpoint's key."""
-    return Question(endpoint.base_url, endpoint.host, path, key=endpoint.api_key)
+    return Question(endpoint.base_url, endpoint.host, path, key=endpoint.api_key, slot=endpoint.slot)
 
 
 def chat(endpoint: Endpoint, text: str, **fields: Any) -> Question:
@@ -86,13 +94,13 @@ def chat(endpoint: Endpoint, text: str, **fields: Any) -> Question:
         "max_tokens": MAX_TOKENS,
         **fields,
     }
-    return Question(endpoint.base_url, endpoint.host, CHAT, json.dumps(body), endpoint.api_key)
+    return Question(endpoint.base_url, endpoint.host, CHAT, json.dumps(body), endpoint.api_key, endpoint.slot)
 
 
 def completion(endpoint: Endpoint, prompt: str) -> Question:
     """Give a plain completion of a prompt at temperature 0."""
     body = {"model": endpoint.model, "prompt": prompt, "temperature": 0, "max_tokens": MAX_TOKENS}
-    return Question(endpoint.base_url, endpoint.host, COMPLETIONS, json.dumps(body), endpoint.api_key)
+    return Question(endpoint.base_url, endpoint.host, COMPLETIONS, json.dumps(body), endpoint.api_key, endpoint.slot)
 
 
 async def ask(tools: Tools, question: Question) -> httpx.Response:

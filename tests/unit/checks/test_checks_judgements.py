@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from servepath.checks.asking import Question
+from servepath.checks.asking import Question, chat, completion, get
 from servepath.checks.isolation_checks import model_argument
 from servepath.checks.kubernetes import kubectl
 from servepath.checks.modelcar_checks import judge_link, judge_modelcar_digest
@@ -18,6 +18,8 @@ from servepath.checks.parity_checks import judge_same_engine
 from servepath.checks.pods import digest_of
 from servepath.checks.route_checks import duration_s
 from servepath.cluster.model import Cluster
+from servepath.serving.model import Endpoint, ServingPath
+from servepath.serving.slots import Slot
 from tests.unit.checks import objects
 
 
@@ -141,3 +143,13 @@ def test_who_is_admitted_is_said_in_words() -> None:
     assert not is_at_large(gateway)
     assert is_at_large({"namespaceSelector": {}})
     assert not is_at_large({"podSelector": {}}), "every pod of the namespace, which is not everybody"
+
+
+def test_a_slot_is_asked_by_its_header_in_every_kind_of_question() -> None:
+    endpoint = Endpoint(
+        ServingPath.KSERVE, "http://127.0.0.1:80", "a.test", "m", "ns", "w", "sha256:0", "e", 0.0, slot=Slot.GREEN
+    )
+    for question in (get(endpoint, "/health"), chat(endpoint, "x"), completion(endpoint, "x")):
+        assert question.headers()["servepath-slot"] == "green"
+        assert "-H 'servepath-slot: green'" in question.curl()
+        assert "servepath-slot" not in replace(question, slot=None).headers()
