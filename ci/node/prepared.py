@@ -9,6 +9,7 @@ from ci.node import (
     browser,
     engine_image,
     envoy_gateway,
+    keda,
     kserve,
     kubernetes,
     network_policy,
@@ -77,7 +78,7 @@ async def prepare_platform(layout: Layout, stages: Stages) -> Platform:
 
 
 async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
-    """Prepare what the tests need besides the platform: Helm with KServe's chart, kube-router, OCI tools of others.
+    """Prepare what the tests need besides the platform: Helm with KServe's chart, kube-router, KEDA's kind, OCI tools.
 
     Raises:
         ClusterError: a step failed, with what its tool said.
@@ -86,6 +87,8 @@ async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
     with stages.stage("helm"):
         await programs.build(kubernetes.HELM, layout.cache)
         await kserve.keep_chart(layout.cache)
+    with stages.stage("keda"):
+        await keda.prepare(layout.cache)
     with stages.stage("policy enforcer"):
         await network_policy.prepare(layout.cache)
     with stages.stage("image tools"):

@@ -22,10 +22,12 @@ CRD_FOLDERS = {
     "kserve": "config/crd/full",
     "gateway-api": "config/crd/standard",
     "envoy-gateway": "charts/gateway-crds-helm/templates/generated",
+    "keda": "config/crd/bases",
 }
 CORE = {
     "v1": "api__v1_openapi.json",
     "apps/v1": "apis__apps__v1_openapi.json",
+    "autoscaling/v2": "apis__autoscaling__v2_openapi.json",
     "networking.k8s.io/v1": "apis__networking.k8s.io__v1_openapi.json",
     "policy/v1": "apis__policy__v1_openapi.json",
     "rbac.authorization.k8s.io/v1": "apis__rbac.authorization.k8s.io__v1_openapi.json",

@@ -56,6 +56,16 @@ from servepath.cli.plan import (
 from servepath.cli.reporting import finish, stage_report
 from servepath.cli.results import print_fields, print_json
 from servepath.cli.running import run
+from servepath.cli.scaling import (
+    DEFAULTS,
+    Autoscaler,
+    MaxReplicas,
+    MinReplicas,
+    PrometheusUrl,
+    WaitingPerReplica,
+    WakeQuery,
+    with_autoscaling,
+)
 from servepath.errors import ClusterError, UsageError
 from servepath.modelcar.build import build_and_push
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
@@ -98,6 +108,12 @@ def deploy_command(
     gateway_class: GatewayClass = "agentgateway",
     gateway_url: GatewayUrl = "",
     context: Context = "",
+    autoscaler: Autoscaler = DEFAULTS.autoscaler,
+    min_replicas: MinReplicas = DEFAULTS.min_replicas,
+    max_replicas: MaxReplicas = DEFAULTS.max_replicas,
+    waiting_per_replica: WaitingPerReplica = DEFAULTS.waiting_per_replica,
+    prometheus_url: PrometheusUrl = DEFAULTS.prometheus_url,
+    wake_query: WakeQuery = DEFAULTS.wake_query,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +124,15 @@ def deploy_command(
 
     Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
     """
-    profile = profile_named(profile_name, components or ())
+    profile = with_autoscaling(
+        profile_named(profile_name, components or ()),
+        autoscaler,
+        min_replicas,
+        max_replicas,
+        waiting_per_replica,
+        prometheus_url,
+        wake_query,
+    )
     if modelcar and (source or hub):
         raise UsageError(
             "name one model",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import httpx2
 from lightkube.codecs import from_dict
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service
 from lightkube.resources.networking_v1 import NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, Any]
 
 InferenceService = create_namespaced_resource("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices")
+ScaledObject = create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
+LLMInferenceService = create_namespaced_resource(
+    "serving.kserve.io", "v1alpha2", "LLMInferenceService", "llminferenceservices"
+)
+LLMInferenceServiceConfig = create_namespaced_resource(
+    "serving.kserve.io", "v1alpha2", "LLMInferenceServiceConfig", "llminferenceserviceconfigs"
+)
 HTTPRoute = create_namespaced_resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 Gateway = create_namespaced_resource("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 GatewayClass = create_global_resource("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
@@ -39,6 +49,10 @@ KINDS: dict[str, Any] = {
     "Deployment": Deployment,
     "HTTPRoute": HTTPRoute,
     "InferenceService": InferenceService,
+    "HorizontalPodAutoscaler": HorizontalPodAutoscaler,
+    "ScaledObject": ScaledObject,
+    "LLMInferenceService": LLMInferenceService,
+    "LLMInferenceServiceConfig": LLMInferenceServiceConfig,
     "Gateway": Gateway,
     "GatewayClass": GatewayClass,
     "Pod": Pod,
@@ -68,10 +82,10 @@ def is_ours(obj: Mapping[str, Any]) -> bool:
 
 
 async def read(client: AsyncClient, kind: str, name: str, namespace: str | None = None) -> Json | None:
-    """Read an object as a dictionary, None where it does not exist.
+    """Read an object as a dictionary, None where it does not exist, also where the API server does not know its kind.
 
     Raises:
-        ClusterError: the API server refuses, or does not know the kind.
+        ClusterError: the API server refuses.
     """
     resource = KINDS[kind]
     place_of = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
@@ -79,11 +93,28 @@ async def read(client: AsyncClient, kind: str, name: str, namespace: str | None 
     with errors_of(place_of):
         try:
             found = await (client.get(resource, name, namespace=namespace) if namespace else client.get(resource, name))
-        except ApiError as error:
-            if error.status.code == HTTPStatus.NOT_FOUND:
+        except httpx2.HTTPStatusError as error:
+            # Of a kind that it does not know the API server says so in plain text, which is no ApiError.
+            if error.response.status_code == HTTPStatus.NOT_FOUND:
                 return None
             raise
     return dict(found.to_dict())
+
+
+async def is_kind(client: AsyncClient, definition: str) -> bool:
+    """Tell whether the API server has a custom kind, by its definition's name: `scaledobjects.keda.sh`.
+
+    Raises:
+        ClusterError: the API server refuses.
+    """
+    with errors_of(f"CustomResourceDefinition {definition}"):
+        try:
+            await client.get(CustomResourceDefinition, definition)
+        except ApiError as error:
+            if error.status.code == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+    return True
 
 
 async def apply(client: AsyncClient, obj: Mapping[str, Any], *, dry_run: bool = False) -> Json:

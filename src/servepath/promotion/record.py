@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from servepath.errors import ClusterError
-from servepath.serving.model import Profile, ServingPath, ServingSpec
+from servepath.serving.model import AutoscalerClass, Autoscaling, Profile, ServingPath, ServingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,6 +196,9 @@ def _read(document: Mapping[str, Any]) -> Record:
     profile: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values["spec"]["profile"].items()
     }
+    if (scaling := profile.get("autoscaling")) is not None:  # a record of before there was one has none
+        autoscaler = AutoscalerClass(scaling["autoscaler"])
+        profile["autoscaling"] = Autoscaling(**(scaling | {"autoscaler": autoscaler}))
     values["spec"] = ServingSpec(**(values["spec"] | {"profile": Profile(**profile)}))
     values["path"], values["stage"] = ServingPath(values["path"]), Stage(values["stage"])
     values["state"], values["strategy"] = State(values["state"]), Strategy(values["strategy"])

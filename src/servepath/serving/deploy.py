@@ -6,18 +6,22 @@ import time
 from typing import TYPE_CHECKING
 
 from lightkube.core.exceptions import ApiError
-from lightkube.types import CascadeType, PatchType
+from lightkube.types import CascadeType
 
 from servepath.cluster.client import errors_of, kubernetes
-from servepath.cluster.objects import KINDS, MANAGED_BY, OWNER, Json, apply, ensure_namespace, is_ours, read
+from servepath.cluster.objects import KINDS, Json, apply, is_ours, read
 from servepath.cluster.wait import until_gone
 from servepath.errors import UsageError
+from servepath.serving.autoscaling import AUTOSCALER_KINDS
 from servepath.serving.completion import FIRST_COMPLETION_S
+from servepath.serving.keys import apply_key
 from servepath.serving.model import Endpoint, ServingPath, ServingSpec
 from servepath.serving.readiness import Expectation, await_ready
 from servepath.serving.render import CLOSED, GatewayRef, engine_container, host_of, object_name, render
+from servepath.serving.scalers import kept_awake, require_scaler, retire_scalers
 from servepath.serving.slots import STABLE_ANNOTATION, Slot, route_name
-from servepath.serving.stopped import is_stopped, switch_patch
+from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped
+from servepath.serving.switch import set_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 _DELETE_TIMEOUT_S = 180.0
 _DELETED_KINDS = (
+    *AUTOSCALER_KINDS,
     "InferenceService",
     "HTTPRoute",
     "Deployment",
@@ -54,14 +59,15 @@ async def deploy_raw(cluster: Cluster, spec: ServingSpec, api_key: str) -> Endpo
     """
     started = time.monotonic()
     async with kubernetes(cluster) as client:
-        objects = await apply_raw(client, cluster, spec, api_key)
-        host = await await_ready(client, cluster, expect_raw(spec, objects), api_key)
+        expected = expect_raw(spec, await apply_raw(client, cluster, spec, api_key))
+        async with kept_awake(client, spec.namespace, expected.deployment, spec.profile.autoscaling):
+            host = await await_ready(client, cluster, expected, api_key)
     return _endpoint(
         cluster,
         spec,
         ServingPath.RAW,
         host=host,
-        workload=object_name(spec, ServingPath.RAW),
+        workload=expected.deployment,
         ready_s=time.monotonic() - started,
         api_key=api_key,
     )
@@ -82,9 +88,9 @@ async def deploy_kserve(cluster: Cluster, spec: ServingSpec, api_key: str) -> En
     started = time.monotonic()
     async with kubernetes(cluster) as client:
         await _refuse_moved(client, spec)
-        objects = await apply_kserve(client, cluster, spec, api_key)
-        expected = expect_kserve(spec, objects)
-        host = await await_ready(client, cluster, expected, api_key)
+        expected = expect_kserve(spec, await apply_kserve(client, cluster, spec, api_key))
+        async with kept_awake(client, spec.namespace, expected.deployment, spec.profile.autoscaling):
+            host = await await_ready(client, cluster, expected, api_key)
     return _endpoint(
         cluster,
         spec,
@@ -113,7 +119,7 @@ async def _refuse_moved(client: AsyncClient, spec: ServingSpec) -> None:
 
 
 async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, api_key: str) -> tuple[Json, ...]:
-    """Apply the raw path's objects and its Secret, and await nothing.
+    """Apply the raw path's objects and its Secret, and await nothing. A path that was stopped is started by it.
 
     Returns:
         The objects as applied, the Secret not among them.
@@ -123,11 +129,12 @@ async def apply_raw(client: AsyncClient, cluster: Cluster, spec: ServingSpec, ap
         ClusterError: the API server refuses.
     """
     objects = await render(spec, ServingPath.RAW, gateway=_gateway_of(cluster))
-    version = await _apply_key(client, spec, ServingPath.RAW, api_key)
+    await require_scaler(client, spec.profile.autoscaling)
+    version = await apply_key(client, object_name(spec, ServingPath.RAW), spec.namespace, api_key)
     for obj in objects:
         if obj["kind"] == "Deployment":
             obj["spec"]["template"]["metadata"]["annotations"] = version
-    await _apply_all(client, objects)
+    await _apply_engine(client, spec, ServingPath.RAW, objects)
     return objects
 
 
@@ -156,26 +163,27 @@ async def apply_kserve(
         ClusterError: the API server or KServe's webhook refuses.
     """
     objects = await render(spec, ServingPath.KSERVE, gateway=_gateway_of(cluster))
-    version = await _apply_key(client, spec, ServingPath.KSERVE, api_key)
+    await require_scaler(client, spec.profile.autoscaling)
+    version = await apply_key(client, object_name(spec, ServingPath.KSERVE), spec.namespace, api_key)
     for obj in objects:
         if obj["kind"] == "InferenceService":
             obj["spec"]["predictor"]["annotations"] = version
             obj["metadata"]["labels"] |= labels or {}
-    await _apply_all(client, objects)
-    for obj in objects:
-        if obj["kind"] == "InferenceService":
-            await _start(client, obj)
+    await _apply_engine(client, spec, ServingPath.KSERVE, objects)
     return objects
 
 
-async def _start(client: AsyncClient, service: Json) -> None:
-    """Take the stop annotation away: an apply leaves alone what it does not name (raw's replicas it does)."""
-    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-    present = await read(client, "InferenceService", name, namespace)
-    if present is not None and is_stopped(present, ServingPath.KSERVE):
-        patch = switch_patch(ServingPath.KSERVE, stopped=False)
-        with errors_of(f"InferenceService {namespace}/{name}"):
-            await client.patch(KINDS["InferenceService"], name, patch, namespace=namespace, patch_type=PatchType.MERGE)
+async def _apply_engine(client: AsyncClient, spec: ServingSpec, path: ServingPath, objects: tuple[Json, ...]) -> None:
+    """Apply a path's objects and start it: an apply leaves alone what it does not name, such as KServe's stop."""
+    for obj in objects:
+        if obj["kind"] != "Namespace":
+            await apply(client, obj)
+    engine = await read(client, ENGINE_KIND[path], object_name(spec, path), spec.namespace)
+    if engine is None:
+        return
+    await retire_scalers(client, spec.namespace, deployment_name(engine, path), spec.profile.autoscaling.autoscaler)
+    if is_stopped(engine, path):
+        await set_stopped(client, engine, path, stopped=False)
 
 
 async def delete(
@@ -226,42 +234,8 @@ async def delete_one(client: AsyncClient, kind: str, namespace: str, name: str) 
     return True
 
 
-async def _apply_all(client: AsyncClient, objects: tuple[Json, ...]) -> None:
-    for obj in objects:
-        if obj["kind"] != "Namespace":
-            await apply(client, obj)
-
-
 def _gateway_of(cluster: Cluster) -> GatewayRef:
     return GatewayRef(cluster.gateway_namespace, cluster.gateway_name)
-
-
-async def _apply_key(client: AsyncClient, spec: ServingSpec, path: ServingPath, api_key: str) -> dict[str, str]:
-    """Apply a path's Secret, and give the annotation of its pods that tells one version of it from the next.
-
-    A new key changes the pod template by it, so that the engine starts again with it; the same key does not.
-    """
-    if not api_key or api_key != api_key.strip():
-        raise UsageError("the API key is empty or has spaces around it", where="VLLM_API_KEY", expected="a key")
-    await ensure_namespace(client, spec.namespace)
-    secret = await apply(client, _secret(spec, path, api_key))
-    return {"servepath.dev/secret-version": secret["metadata"]["resourceVersion"]}
-
-
-def _secret(spec: ServingSpec, path: ServingPath, api_key: str) -> Json:
-    name = object_name(spec, path)
-    labels = {
-        "app.kubernetes.io/name": "vllm",
-        "app.kubernetes.io/instance": name,
-        "app.kubernetes.io/part-of": OWNER,
-        MANAGED_BY: OWNER,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": spec.namespace, "labels": labels},
-        "stringData": {"VLLM_API_KEY": api_key},
-    }
 
 
 def expect_raw(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:

@@ -9,10 +9,43 @@ from servepath.serving.slots import SLOT_HEADER, Slot
 
 
 class ServingPath(StrEnum):
-    """How a model is served."""
+    """How a model is served: the two paths that are compared, one engine each."""
 
     RAW = "raw"
     KSERVE = "kserve"
+
+
+class AutoscalerClass(StrEnum):
+    """Who decides how many engines a path runs: nobody, Kubernetes' HorizontalPodAutoscaler, or KEDA."""
+
+    NONE = "none"
+    HPA = "hpa"
+    KEDA = "keda"
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """How many engines a path runs, and by what. The default is exactly one, else paths could not be compared.
+
+    Attributes:
+        autoscaler: who decides.
+        min_replicas: the fewest engines; 0 with KEDA alone, and with a `wake_query`.
+        max_replicas: the most engines.
+        waiting_per_replica: requests that may wait for each engine (`vllm:num_requests_waiting`) before one is added;
+            not heard by KServe's HPA, which knows CPU and memory alone.
+        cpu_percent: of the CPU request, before KServe's HPA adds an engine.
+        prometheus_url: the Prometheus that KEDA asks.
+        wake_query: PromQL that is above 0 while requests arrive, from somewhere that outlives the engines, such as the
+            gateway: what wakes a path that has none.
+    """
+
+    autoscaler: AutoscalerClass = AutoscalerClass.NONE
+    min_replicas: int = 1
+    max_replicas: int = 1
+    waiting_per_replica: int = 5
+    cpu_percent: int = 80
+    prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
+    wake_query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +65,7 @@ class Profile:
         engine_args: further arguments of vLLM.
         patience_s: how long a pod may be unschedulable before that is an error, in seconds: an autoscaler's time.
         components: options of the overlay: directories of `manifests/<path>/components`, such as `gke-spot`.
+        autoscaling: how many engines, and who decides.
     """
 
     name: str
@@ -46,6 +80,7 @@ class Profile:
     engine_args: tuple[str, ...] = ()
     patience_s: int = 60
     components: tuple[str, ...] = ()
+    autoscaling: Autoscaling = Autoscaling()
 
 
 @dataclass(frozen=True, slots=True)

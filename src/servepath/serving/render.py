@@ -20,11 +20,24 @@ import yaml
 from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.errors import ClusterError, UsageError
 from servepath.manifests import manifests_directory
+from servepath.serving.autoscaling import autoscaling_patches, check_autoscaling, components_of
 from servepath.serving.model import ServingPath, ServingSpec
+from servepath.serving.patches import (
+    Operation,
+    patch,
+    rename,
+    replace,
+    set_flags,
+    set_resources,
+    set_secret,
+    set_variables,
+)
 from servepath.serving.refusals import refuse_unpinned, refuse_unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from servepath.serving.model import Profile
 
 INSTANCE = "app.kubernetes.io/instance"
 MODELCAR_CONTAINERS = ("modelcar-init", "modelcar")
@@ -104,8 +117,10 @@ def check_spec(spec: ServingSpec) -> None:
     """Refuse a spec that no cluster could serve.
 
     Raises:
-        UsageError: an image or the modelcar is not pinned, or a name does not fit a DNS label of the hostnames.
+        UsageError: an image or the modelcar is not pinned, a name does not fit a DNS label of the hostnames, or the
+            numbers of replicas cannot be.
     """
+    check_autoscaling(spec.profile.autoscaling, spec.profile.components)
     refuse_unpinned(spec.engine_image, where="engine image")
     refuse_unpinned(spec.modelcar_reference, where="modelcar")
     check_names(spec.namespace, spec.name)
@@ -137,26 +152,57 @@ async def write_overlay(
     Returns:
         The overlay's directory: `kubectl apply -k` accepts it.
     """
-    tree = directory / path.value
-    shutil.copytree(manifests / path.value, tree)
-    parent = spec.profile.name
-    if not (tree / "overlays" / parent).is_dir():
-        raise UsageError(f"no overlay is named {parent!r}", where=str(manifests / path.value / "overlays"))
-    for component in spec.profile.components:
-        if not (tree / "components" / component).is_dir():
-            raise UsageError(f"no component is named {component!r}", where=str(manifests / path.value / "components"))
-    engine = _engine_object(await build(tree / "overlays" / parent), path)
+    tree = copy_manifests(manifests / path.value, directory, spec.profile)
+    engine = _engine_object(await build(tree / "overlays" / spec.profile.name), path)
+    return await write_kustomization(
+        tree,
+        spec.profile.name,
+        namespace=spec.namespace,
+        instance=object_name(spec, path),
+        components=(*spec.profile.components, *components_of(spec.profile.autoscaling)),
+        patches=_patches(spec, path, engine, gateway),
+    )
+
+
+def copy_manifests(source: Path, directory: Path, profile: Profile) -> Path:
+    """Copy a path's manifests into a directory; gives the copy.
+
+    Raises:
+        UsageError: the path has no overlay of the profile's name, or no such component.
+    """
+    overlays = source / "overlays"
+    if not (overlays / profile.name).is_dir():
+        there = sorted(found.name for found in overlays.iterdir())
+        raise UsageError(f"no overlay is named {profile.name!r}", where=str(overlays), expected=" or ".join(there))
+    for component in profile.components:
+        if not (source / "components" / component).is_dir():
+            raise UsageError(f"no component is named {component!r}", where=str(source / "components"))
+    tree = directory / source.name
+    shutil.copytree(source, tree)
+    return tree
+
+
+async def write_kustomization(  # noqa: PLR0913
+    tree: Path,
+    parent: str,
+    *,
+    namespace: str,
+    instance: str,
+    components: Sequence[str] = (),
+    patches: Sequence[dict[str, Any]],
+) -> Path:
+    """Write the overlay `rendered` on another one of a path's manifests; gives its directory."""
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": spec.namespace,
+        "namespace": namespace,
         "resources": [f"../{parent}"],
-        "components": [f"../../components/{component}" for component in spec.profile.components],
+        "components": [f"../../components/{component}" for component in components],
         "labels": [
-            {"pairs": {INSTANCE: object_name(spec, path)}, "includeSelectors": True},
+            {"pairs": {INSTANCE: instance}, "includeSelectors": True},
             {"pairs": {MANAGED_BY: OWNER}, "includeTemplates": True},
         ],
-        "patches": _patches(spec, path, engine, gateway),
+        "patches": list(patches),
         "configurations": ["name-references.yaml"],
     }
     overlay = tree / "overlays" / "rendered"
@@ -205,128 +251,88 @@ def _patches(
     name = object_name(spec, path)
     base = engine["metadata"]["name"]
     container = engine_container(engine, path)
+    flags = (
+        f"--served-model-name={spec.served_model_name}",
+        f"--max-model-len={spec.profile.max_model_len}",
+        *spec.profile.engine_args,
+    )
     operations = [
-        _replace(f"{root}/containers/0/image", spec.engine_image),
-        *_argument_operations(spec, container, f"{root}/containers/0/args"),
-        *_resource_operations(spec, f"{root}/containers/0/resources"),
-        *_environment_operations(spec, path, container, f"{root}/containers/0/env"),
+        replace(f"{root}/containers/0/image", spec.engine_image),
+        *set_flags(container, flags, f"{root}/containers/0/args"),
+        *set_resources(spec.profile, f"{root}/containers/0/resources"),
+        *set_variables(container, _variables(spec), f"{root}/containers/0/env"),
+        *set_secret(container, name, f"{root}/containers/0/env"),
     ]
     if path is ServingPath.KSERVE:
-        operations.append(_replace("/spec/predictor/timeout", spec.profile.request_timeout_s))
+        operations.append(replace("/spec/predictor/timeout", spec.profile.request_timeout_s))
         operations += _modelcar_operations(spec, engine["spec"]["predictor"])
     else:
         operations += [
-            _replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
-            _replace(f"{root}/initContainers/0/env/0/value", spec.modelcar_reference.partition("@")[2]),
+            replace(f"{root}/initContainers/0/image", spec.modelcar_reference),
+            replace(f"{root}/initContainers/0/env/0/value", spec.modelcar_reference.partition("@")[2]),
         ]
     return [
-        _rename(base, name),
-        _rename(f"{base}{CLOSED}", f"{name}{CLOSED}"),
-        {"patch": _dump(operations), "target": {"kind": kind}},
-        {"patch": _dump(_route_operations(spec, path, gateway)), "target": {"kind": "HTTPRoute"}},
-        {"patch": _dump(_policy_operations(gateway)), "target": {"kind": "NetworkPolicy"}},
+        rename(base, name),
+        rename(f"{base}{CLOSED}", f"{name}{CLOSED}"),
+        patch(kind, operations),
+        patch("HTTPRoute", _route_operations(spec, path, gateway)),
+        patch("NetworkPolicy", _policy_operations(gateway)),
+        *autoscaling_patches(
+            spec.profile.autoscaling,
+            path,
+            name=name,
+            namespace=spec.namespace,
+            startup_timeout_s=spec.profile.startup_timeout_s,
+        ),
     ]
 
 
-def _modelcar_operations(spec: ServingSpec, predictor: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _modelcar_operations(spec: ServingSpec, predictor: Mapping[str, Any]) -> list[Operation]:
     """Give the model to the modelcar's containers, where an overlay writes them down (components/restricted)."""
     return [
-        _replace(f"/spec/predictor/{kind}/{index}/image", spec.modelcar_reference)
+        replace(f"/spec/predictor/{kind}/{index}/image", spec.modelcar_reference)
         for kind in ("initContainers", "containers")
         for index, one in enumerate(predictor.get(kind, ()))
         if one["name"] in MODELCAR_CONTAINERS
     ]
 
 
-def _rename(before: str, now: str) -> dict[str, Any]:
+def _variables(spec: ServingSpec) -> dict[str, str]:
+    """Give what either path is told by environment; each has but some of them."""
     return {
-        "patch": _dump([_replace("/metadata/name", now)]),
-        "target": {"name": before},
-        "options": {"allowNameChange": True},
+        "VLLM_CPU_KVCACHE_SPACE": str(spec.profile.kv_cache_gib),
+        "STORAGE_URI": f"oci://{spec.modelcar_reference}",
+        "MODELCAR_DIGEST": spec.modelcar_reference.partition("@")[2],
     }
 
 
-def _route_operations(spec: ServingSpec, path: ServingPath, gateway: GatewayRef) -> list[dict[str, Any]]:
+def _route_operations(spec: ServingSpec, path: ServingPath, gateway: GatewayRef) -> list[Operation]:
     """Place a path's one HTTPRoute here: raw's leads to the engine, the other closes what KServe's own leave open."""
     name = object_name(spec, path)
     operations = [
-        _replace("/spec/parentRefs/0/namespace", gateway.namespace),
-        _replace("/spec/parentRefs/0/name", gateway.name),
+        replace("/spec/parentRefs/0/namespace", gateway.namespace),
+        replace("/spec/parentRefs/0/name", gateway.name),
     ]
     if path is ServingPath.KSERVE:
         hosts = [host_of(spec, path), f"{name}-predictor-{spec.namespace}.{spec.domain}"]
         return [
             *operations,
-            _replace("/spec/hostnames", hosts),
-            _replace("/spec/rules/0/backendRefs/0/name", f"{name}-predictor"),
+            replace("/spec/hostnames", hosts),
+            replace("/spec/rules/0/backendRefs/0/name", f"{name}-predictor"),
         ]
     return [
         *operations,
-        _replace("/spec/hostnames", [host_of(spec, path)]),
-        _replace("/spec/rules/0/backendRefs/0/name", name),
-        _replace("/spec/rules/0/timeouts/request", f"{spec.profile.request_timeout_s}s"),
+        replace("/spec/hostnames", [host_of(spec, path)]),
+        replace("/spec/rules/0/backendRefs/0/name", name),
+        replace("/spec/rules/0/timeouts/request", f"{spec.profile.request_timeout_s}s"),
     ]
 
 
-def _policy_operations(gateway: GatewayRef) -> list[dict[str, Any]]:
+def _policy_operations(gateway: GatewayRef) -> list[Operation]:
     """Admit the data plane of this Gateway: beside it, or in Envoy Gateway's own namespace."""
     admitted = "/spec/ingress/0/from"
     return [
-        _replace(f"{admitted}/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name", gateway.namespace),
-        _replace(f"{admitted}/0/podSelector/matchExpressions/0/values", [gateway.name]),
-        _replace(f"{admitted}/1/podSelector/matchExpressions/0/values", [gateway.name]),
+        replace(f"{admitted}/0/namespaceSelector/matchLabels/kubernetes.io~1metadata.name", gateway.namespace),
+        replace(f"{admitted}/0/podSelector/matchExpressions/0/values", [gateway.name]),
+        replace(f"{admitted}/1/podSelector/matchExpressions/0/values", [gateway.name]),
     ]
-
-
-def _argument_operations(spec: ServingSpec, container: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
-    """Set each flag where the overlay has it, else append it: vLLM would take the last of two, a reader the first."""
-    present = {argument.partition("=")[0]: index for index, argument in enumerate(container["args"])}
-    wanted = (
-        f"--served-model-name={spec.served_model_name}",
-        f"--max-model-len={spec.profile.max_model_len}",
-        *spec.profile.engine_args,
-    )
-    return [
-        _replace(f"{root}/{present[flag]}", argument) if flag in present else _add(f"{root}/-", argument)
-        for argument in wanted
-        for flag in [argument.partition("=")[0]]
-    ]
-
-
-def _resource_operations(spec: ServingSpec, root: str) -> list[dict[str, Any]]:
-    profile = spec.profile
-    return [
-        _replace(f"{root}/requests/cpu", profile.cpu_request),
-        _replace(f"{root}/requests/memory", profile.memory_request),
-        _replace(f"{root}/limits/cpu", profile.cpu_limit),
-        _replace(f"{root}/limits/memory", profile.memory_limit),
-    ]
-
-
-def _environment_operations(
-    spec: ServingSpec, path: ServingPath, container: Mapping[str, Any], root: str
-) -> list[dict[str, Any]]:
-    index = {variable["name"]: position for position, variable in enumerate(container["env"])}
-    operations = []
-    if "VLLM_CPU_KVCACHE_SPACE" in index:
-        operations.append(_replace(f"{root}/{index['VLLM_CPU_KVCACHE_SPACE']}/value", str(spec.profile.kv_cache_gib)))
-    secret = f"{root}/{index['VLLM_API_KEY']}/valueFrom/secretKeyRef/name"
-    operations.append(_replace(secret, object_name(spec, path)))
-    if path is ServingPath.KSERVE:
-        operations.append(_replace(f"{root}/{index['STORAGE_URI']}/value", f"oci://{spec.modelcar_reference}"))
-    else:
-        digest = spec.modelcar_reference.partition("@")[2]
-        operations.append(_replace(f"{root}/{index['MODELCAR_DIGEST']}/value", digest))
-    return operations
-
-
-def _replace(path: str, value: Any) -> dict[str, Any]:
-    return {"op": "replace", "path": path, "value": value}
-
-
-def _add(path: str, value: Any) -> dict[str, Any]:
-    return {"op": "add", "path": path, "value": value}
-
-
-def _dump(operations: Sequence[Mapping[str, Any]]) -> str:
-    return yaml.safe_dump(list(operations), sort_keys=False)

@@ -18,6 +18,7 @@ from servepath.errors import ClusterError
 from servepath.serving.find import api_key_of, expectation_of
 from servepath.serving.model import ServingPath
 from servepath.serving.readiness import await_ready
+from servepath.serving.scalers import hold_scaler, kept_awake
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped, pod_labels, switch_patch
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def stop(cluster: Cluster, namespace: str, name: str, path: ServingPath) -
         engine = await our_engine(client, namespace, name, path)
         changed = not is_stopped(engine, path)
         if changed:
-            await _switch(client, engine, path, stopped=True)
+            await set_stopped(client, engine, path, stopped=True)
         if path is ServingPath.KSERVE:
             await until_gone(client, "Deployment", namespace, deployment_name(engine, path), timeout_s=_STOP_TIMEOUT_S)
         await until_no_pods(client, namespace, pod_labels(engine, path), timeout_s=_STOP_TIMEOUT_S)
@@ -71,7 +72,7 @@ async def stop(cluster: Cluster, namespace: str, name: str, path: ServingPath) -
 
 
 async def start(cluster: Cluster, namespace: str, name: str, path: ServingPath, profile: Profile) -> Switched:
-    """Start a path that was stopped and await its first token through the gateway.
+    """Start a path that was stopped, or that KEDA put to sleep, and await its first token through the gateway.
 
     Args:
         cluster: where.
@@ -86,13 +87,22 @@ async def start(cluster: Cluster, namespace: str, name: str, path: ServingPath, 
     began = time.monotonic()
     async with kubernetes(cluster) as client:
         engine = await our_engine(client, namespace, name, path)
-        changed = is_stopped(engine, path)
+        stopped = is_stopped(engine, path)
+        changed = stopped or await _sleeps(client, engine, path)
         expected = await expectation_of(client, engine, path, profile)
         key = await api_key_of(client, engine, path)
-        if changed:
-            await _switch(client, engine, path, stopped=False)
-        await await_ready(client, cluster, expected, key)
+        if stopped:
+            await set_stopped(client, engine, path, stopped=False)
+        async with kept_awake(client, namespace, expected.deployment, profile.autoscaling):
+            await await_ready(client, cluster, expected, key)
     return Switched(path, changed, time.monotonic() - began)
+
+
+async def _sleeps(client: AsyncClient, engine: Json, path: ServingPath) -> bool:
+    """Tell whether an autoscaler has taken the last engine away."""
+    name, namespace = deployment_name(engine, path), engine["metadata"]["namespace"]
+    deployment = await read(client, "Deployment", name, namespace)
+    return deployment is not None and deployment["spec"].get("replicas") == 0
 
 
 async def our_engine(client: AsyncClient, namespace: str, name: str, path: ServingPath) -> Json:
@@ -140,13 +150,22 @@ async def until_no_pods(client: AsyncClient, namespace: str, labels: Mapping[str
     )
 
 
-async def _switch(client: AsyncClient, engine: Json, path: ServingPath, *, stopped: bool) -> None:
+async def set_stopped(client: AsyncClient, engine: Json, path: ServingPath, *, stopped: bool) -> None:
+    """Stop a path or start it, and await nothing.
+
+    Args:
+        client: the Kubernetes client.
+        engine: the object that carries the path's engine.
+        path: which path it is.
+        stopped: which of the two.
+
+    Raises:
+        ClusterError: the API server refuses.
+    """
     metadata = engine["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
+    if path is ServingPath.RAW:
+        await hold_scaler(client, namespace, name, held=stopped)
+    patch = switch_patch(path, stopped=stopped)
     with errors_of(place(engine)):
-        await client.patch(
-            KINDS[ENGINE_KIND[path]],
-            metadata["name"],
-            switch_patch(path, stopped=stopped),
-            namespace=metadata["namespace"],
-            patch_type=PatchType.MERGE,
-        )
+        await client.patch(KINDS[ENGINE_KIND[path]], name, patch, namespace=namespace, patch_type=PatchType.MERGE)
