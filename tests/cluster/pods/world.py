@@ -6,6 +6,8 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from servepath.promotion.labels import RECORD
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ Json = dict[str, Any]
 # What the control plane and the kubelet write by themselves, whoever does what.
 _BEATS = ("events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses", "nodes")
 _COUNTED = ("resourceVersion", "uid", "generation", "creationTimestamp", "managedFields")
+_CLEANED_UP_S = 20.0
 _STAMPS = ("deployment.kubernetes.io/", "endpoints.kubernetes.io/")
 
 
@@ -55,6 +58,9 @@ def asked_for(obj: Json) -> Json:
         metadata["annotations"] = left
     for owner in metadata.get("ownerReferences") or ():
         owner.pop("uid", None)
+        if kept["kind"] == "Service":  # made anew by a controller, it has another address
+            kept["spec"].pop("clusterIP", None)
+            kept["spec"].pop("clusterIPs", None)
     return kept
 
 
@@ -62,3 +68,34 @@ def without_pods(world: dict[str, Json]) -> dict[str, Json]:
     """Without what is made anew when an engine is started again: pods, their sets and addresses."""
     made_anew = ("Pod/", "ReplicaSet/", "EndpointSlice/", "Endpoints/")
     return {key: obj for key, obj in world.items() if not key.startswith(made_anew)}
+
+
+async def is_again(plane: ControlPlane, namespace: str, before: dict[str, Json], *, pods: bool = True) -> None:
+    """Assert that everything is what it was; what controllers clean up behind a deletion is awaited.
+
+    Args:
+        plane: the control plane.
+        namespace: where.
+        before: what `everything` gave.
+        pods: with the very same pods; else they may have been started again.
+    """
+    wanted = before if pods else without_pods(before)
+    after: dict[str, Json] = {}
+    with anyio.move_on_after(_CLEANED_UP_S):
+        while after != wanted:
+            found = await everything(plane, namespace)
+            after = found if pods else without_pods(found)
+            await anyio.sleep(0.2)
+    assert after == wanted
+
+
+async def settled(plane: ControlPlane, namespace: str) -> dict[str, Json]:
+    """Give everything exactly as it is, once two looks a second apart see the same."""
+    with anyio.fail_after(60):
+        before = await everything(plane, namespace, exactly=True)
+        while True:
+            await anyio.sleep(1)
+            after = await everything(plane, namespace, exactly=True)
+            if after == before:
+                return after
+            before = after
