@@ -22,6 +22,7 @@ from ci.node import images, process, registry, tiny_model
 from servepath.bench.model import BenchPlan
 from servepath.bench.slo import Slo
 from servepath.canary.model import CanaryPlan, ClientPlan
+from servepath.canary.slots import delete_canary
 from servepath.canary.stable import find_stable
 from servepath.cluster.client import kubernetes
 from servepath.evidence import RunInfo, Verdict
@@ -33,13 +34,16 @@ from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.registry.retry import RetryPolicy
 from servepath.modelcar.source.directory import open_source
 from servepath.promotion.history import read_history
+from servepath.promotion.inventory import inventory
 from servepath.promotion.lease import LeaseTimes
 from servepath.promotion.model import GatePlan, PromotionRequest
+from servepath.promotion.orphans import find_orphans
 from servepath.promotion.promote import recover_release
 from servepath.promotion.record import Stage, State, Strategy
 from servepath.promotion.rollback import request_back, version_before
 from servepath.promotion.run import run_promotion
 from servepath.report.write import load_report
+from servepath.serving.deploy import delete
 from servepath.stages import Stages
 from tests.cluster.pods.world import everything, is_again, settled
 from tests.unit.modelcar.faults import Rule, faulty_proxy
@@ -442,9 +446,34 @@ async def test_a_process_that_is_killed_is_undone_by_the_next(
     assert await answers_from(ask.cluster) == served
 
 
+async def test_it_is_stopped_after_use_started_by_the_next_and_taken_away_without_what_is_not_ours(
+    ask: Ask, plane: ControlPlane
+) -> None:
+    report = await promoted(ask.for_model(2, replace=True, stop_after=True))
+    assert report.error is None, report.error
+    assert await plane.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=name") == ""
+    report = await promoted(ask.for_model(1))
+    assert report.error is None, report.error
+    assert (await history_of(ask.cluster))[-1].record.strategy is Strategy.REPLACE, "nothing served that could go on"
+    assert await answers_from(ask.cluster) == (200, digest(ask.for_model(1)))
+    theirs = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "theirs", "namespace": NAMESPACE}}
+    await plane.kubectl.apply([theirs])
+    assert await find_orphans(ask.cluster, NAMESPACE) == ()
+    await delete_canary(ask.cluster, NAMESPACE, NAME)
+    await delete(ask.cluster, NAMESPACE, NAME)
+    async with kubernetes(ask.cluster) as client:
+        assert await inventory(client, NAMESPACE, NAME) == ()
+        history = await read_history(client, NAMESPACE, NAME)
+    assert history, "what was done stays written down"
+    left = await everything(plane, NAMESPACE)
+    assert "ConfigMap/theirs" in left
+    assert await find_orphans(ask.cluster, NAMESPACE) == ()
+
+
 async def test_an_api_server_that_is_started_again_ends_it_in_one_of_two_states(
     ask: Ask, plane: ControlPlane, layout: Layout
 ) -> None:
+    assert (await promoted(ask.for_model(0))).error is None
     before = await everything(plane, NAMESPACE)
     served = await answers_from(ask.cluster)
     api = plane.processes[1]
