@@ -9,11 +9,12 @@ from servepath.canary.held import read_route
 from servepath.canary.route import read_state
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.objects import MANAGED_BY, OWNER, is_ours, place, read
+from servepath.cluster.wait import conditions
 from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.record import Strategy
 from servepath.serving.find import modelcar_reference
 from servepath.serving.model import ServingPath, ServingSpec
-from servepath.serving.readiness import host_when_ready, is_rolled_out
+from servepath.serving.readiness import is_rolled_out
 from servepath.serving.render import engine_container
 from servepath.serving.slots import Slot, route_name, slot_name, slot_spec
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped
@@ -111,8 +112,10 @@ def refuse_canary(current: Current, spec: ServingSpec) -> None:
 async def _is_serving(client: AsyncClient, engine: Json, path: ServingPath) -> bool:
     if is_stopped(engine, path):
         return False
-    if path is ServingPath.KSERVE and host_when_ready(engine) is None:
-        return False
+    if path is ServingPath.KSERVE:
+        ready = conditions(engine).get("Ready")  # a slot without a route of KServe's own may have no URL
+        if ready is None or ready.status != "True":
+            return False
     namespace = engine["metadata"]["namespace"]
     deployment = await read(client, "Deployment", deployment_name(engine, path), namespace)
     if deployment is None:
