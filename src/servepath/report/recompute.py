@@ -93,7 +93,9 @@ def computed_values(document: dict[str, Any], kept: KeptSamples, packed: bytes) 
         comparison = _comparison(document["comparison"], kept.comparison)
         values["comparison"] = comparison_values(comparison)
         limits = {one["objective"]: one["limit"] for one in document["slo"]}
-        results = evaluate(comparison, Slo(**{name: limits.get(name) for name in OBJECTIVES}))
+        judged = {one["path"] for one in document["slo"]}  # of a promotion the candidate alone
+        objectives = Slo(**{name: limits.get(name) for name in OBJECTIVES})
+        results = [one for one in evaluate(comparison, objectives) if one.path in judged]
         values["slo"] = slo_values(results, comparison.summaries)
     if document["sweep"]:
         values["sweep"] = sweep_values(_sweep(document["sweep"], kept))

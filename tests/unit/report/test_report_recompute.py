@@ -90,6 +90,14 @@ def test_a_changed_report_and_changed_samples_are_found(tmp_path: Path) -> None:
     assert {"samples.digest", "comparison.headline", "comparison.paths[1].latency.e2e.p50_s"} <= found
 
 
+def test_objectives_of_one_path_alone_are_computed_again_for_that_one(tmp_path: Path) -> None:
+    full = full_run()
+    one = tuple(result for result in full.slo if result.path == "kserve")
+    assert 0 < len(one) < len(full.slo)
+    write_report(replace(full, slo=one), tmp_path)
+    assert recompute(tmp_path).differences == ()
+
+
 def test_a_report_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
     write_report(full_run(), tmp_path)
     document = load_report(tmp_path)
