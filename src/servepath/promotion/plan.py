@@ -9,12 +9,13 @@ import yaml
 
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.objects import apply, place, read
-from servepath.evidence import Verdict
+from servepath.errors import ClusterError
 from servepath.promotion.copying import plan_copy
 from servepath.promotion.current import read_current, refuse_canary
 from servepath.promotion.history import last_succeeded, read_history
 from servepath.promotion.inventory import content_of
 from servepath.promotion.model import Action, Plan, PlannedChange, PlannedCost
+from servepath.promotion.preflight_results import missing_of, refuse_missing
 from servepath.promotion.record import Strategy
 from servepath.serving.model import ServingPath
 from servepath.serving.render import GatewayRef, object_name, render
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
     from servepath.cluster.objects import Json
+    from servepath.evidence import CheckResult
     from servepath.promotion.current import Current
     from servepath.promotion.history import Kept
     from servepath.promotion.model import PromotionRequest
@@ -45,9 +47,20 @@ async def make_plan(client: AsyncClient, request: PromotionRequest) -> Plan:
         UsageError: the spec cannot be.
         InputError: the source has no digest.
         RegistryError: a registry refuses or fails, or the source does not have the image.
-        PromotionRefusedError: a canary is under way that no promotion leads.
+        PromotionRefusedError: a canary is under way that no promotion leads, or what preflight finds missing keeps the
+            cluster from being read.
         ClusterError: the API server refuses.
     """
+    checks = await request.preflight(request.spec) if request.preflight else ()
+    try:
+        return await _plan(client, request, missing_of(checks))
+    except ClusterError:
+        # What cannot be read is among what is missing, with all the rest and the commands that fix it.
+        refuse_missing(checks)
+        raise
+
+
+async def _plan(client: AsyncClient, request: PromotionRequest, missing: tuple[CheckResult, ...]) -> Plan:
     spec, path = request.spec, request.path
     history = await read_history(client, spec.namespace, spec.name)
     unfinished = tuple(one.record.number for one in history if not one.record.is_over)
@@ -56,7 +69,6 @@ async def make_plan(client: AsyncClient, request: PromotionRequest) -> Plan:
         refuse_canary(current, spec)
     strategy = current.strategy(path, replace=request.replace)
     copy = await plan_copy(request.source, request.cluster.registry, request.repository, request.registries)
-    checks = await request.preflight(spec) if request.preflight else ()
     return Plan(
         spec=spec,
         path=path,
@@ -67,7 +79,7 @@ async def make_plan(client: AsyncClient, request: PromotionRequest) -> Plan:
         steps=_steps(request, current, strategy),
         cost=_cost(request, current, strategy),
         may_be_lost=_may_be_lost(current, strategy),
-        missing=tuple(check for check in checks if check.verdict is Verdict.FAIL),
+        missing=missing,
         unfinished=unfinished,
     )
 

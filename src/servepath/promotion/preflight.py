@@ -22,7 +22,7 @@ from lightkube.resources.storage_v1 import StorageClass
 
 from servepath.cluster.client import errors_of, kubectl_for, kubernetes
 from servepath.cluster.objects import KINDS, read
-from servepath.errors import ClusterError, PromotionRefusedError, ServepathError
+from servepath.errors import ClusterError, ServepathError
 from servepath.evidence import CheckResult, Verdict
 from servepath.gke.apis import read_quotas
 from servepath.gke.connect import lasting
@@ -113,29 +113,6 @@ async def preflight(  # noqa: PLR0913
     if gke is None:
         return found
     return tuple(replace(result, next_command=lasting(result.next_command, gke)) for result in found)
-
-
-def missing_of(results: Sequence[CheckResult]) -> Found:
-    """Give what is missing."""
-    return tuple(result for result in results if result.verdict is Verdict.FAIL)
-
-
-def refuse_missing(results: Sequence[CheckResult]) -> None:
-    """Refuse to promote to a cluster where something is missing.
-
-    Raises:
-        PromotionRefusedError: with everything that is missing, and the command that fixes each.
-    """
-    absent = missing_of(results)
-    if not absent:
-        return
-    lines = [f"{one.name}: expected {one.expected}, found {one.seen}\n    fix: {one.next_command}" for one in absent]
-    raise PromotionRefusedError(
-        f"{len(absent)} {'thing is' if len(absent) == 1 else 'things are'} missing; nothing was changed\n  "
-        + "\n  ".join(lines),
-        where="preflight",
-        next_command=absent[0].next_command,
-    )
 
 
 async def _all(subject: _Subject) -> Found:

@@ -10,7 +10,7 @@ import anyio
 from servepath.canary.held import new_holder
 from servepath.cluster.client import kubernetes
 from servepath.cluster.objects import ensure_namespace
-from servepath.errors import ClusterError, PromotionRefusedError, PromotionRolledBackError, first_servepath_error
+from servepath.errors import ClusterError, PromotionRolledBackError, first_servepath_error
 from servepath.evidence import Verdict
 from servepath.promotion.before import Before
 from servepath.promotion.current import read_current, refuse_canary
@@ -18,6 +18,7 @@ from servepath.promotion.engines import await_engines
 from servepath.promotion.history import last_succeeded, read_history
 from servepath.promotion.lease import hold
 from servepath.promotion.plan import make_plan
+from servepath.promotion.preflight_results import refuse_missing
 from servepath.promotion.proof import Wanted, refuse_unproven
 from servepath.promotion.record import Record, Stage, Strategy
 from servepath.promotion.restore import take_snapshot
@@ -159,13 +160,7 @@ async def refuse(request: PromotionRequest, plan: Plan) -> None:
     """
     if request.signature is not None:
         await require_signature(request.source, request.signature, request.registries)
-    if plan.missing:
-        raise PromotionRefusedError(
-            "; ".join(f"{check.name}: {check.seen} (fix: {check.next_command})" for check in plan.missing),
-            where="preflight",
-            expected="; ".join(check.expected for check in plan.missing),
-            next_command=plan.missing[0].next_command,
-        )
+    refuse_missing(plan.missing)
 
 
 def in_words(plan: Plan) -> str:

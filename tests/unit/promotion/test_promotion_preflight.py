@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from servepath.errors import PromotionRefusedError
 from servepath.evidence import CheckResult, Verdict
 from servepath.gke.model import ArtifactRepository, GkeFacts, GkeTarget, NodePool, Quota
-from servepath.promotion.preflight import missing_of, refuse_missing
 from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
 from servepath.promotion.preflight_needs import Needs, needs_of
 from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas, metric_of
 from servepath.promotion.preflight_registry import check_registry
-from servepath.promotion.preflight_results import missing, there, untold
+from servepath.promotion.preflight_results import missing, missing_of, refuse_missing, there, untold
 
 KUBECTL = "kubectl --kubeconfig ./k"
 GIB = 2**30
