@@ -20,8 +20,12 @@ from lightkube.types import PatchType
 
 from ci.node import gateway_api
 from servepath.cluster.client import kubernetes
+from servepath.errors import PromotionRefusedError
 from servepath.evidence import CheckResult, Verdict
-from servepath.promotion.preflight import missing_of, preflight
+from servepath.promotion.model import PromotionRequest
+from servepath.promotion.plan import make_plan
+from servepath.promotion.preflight import preflight
+from servepath.promotion.preflight_results import missing_of
 from servepath.serving.deploy import apply_kserve, apply_raw, delete
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import GKE
@@ -152,6 +156,25 @@ async def gpu_node(cluster: Cluster, *, disk: str) -> AsyncIterator[str]:
         finally:
             with anyio.CancelScope(shield=True):
                 await client.delete(Node, name)
+
+
+async def test_a_plan_that_may_not_read_tells_all_that_is_missing(limited: Cluster, spec: ServingSpec) -> None:
+    request = PromotionRequest(
+        cluster=limited,
+        source=IMAGE,
+        repository="servepath/none",
+        namespace=spec.namespace,
+        name=spec.name,
+        served_model_name=spec.served_model_name,
+        engine_image=IMAGE,
+        profile=GKE,
+        preflight=lambda asked: preflight(limited, asked),
+    )
+    async with kubernetes(limited) as client:
+        with pytest.raises(PromotionRefusedError, match="things are missing; nothing was changed") as caught:
+            await make_plan(client, request)
+    assert "may_use_configmaps_in_kserve" in str(caught.value)
+    assert "manifests/promotion/access" in str(caught.value)
 
 
 @asynccontextmanager

@@ -5,8 +5,6 @@ The tokens that the local Google hands out are a ServiceAccount's, so that the A
 
 from __future__ import annotations
 
-import base64
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,82 +13,46 @@ import anyio
 import pytest
 from lightkube.resources.core_v1 import Namespace
 
+from ci.node import registry
 from servepath.cluster.client import kubernetes
 from servepath.errors import ClusterError
 from servepath.evidence import Verdict
 from servepath.gke.connect import gke_cluster
-from servepath.gke.model import GkeTarget, GoogleOptions
 from servepath.promotion.preflight import preflight
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import GKE
+from tests.cluster.google_account import CACHED_S, TARGET, Account, asked, google_of
 from tests.cluster.unschedulable import IMAGE
-from tests.unit.gke.google_server import CLUSTER, PROJECT, QUOTAS, REGION, REPOSITORY, Google, GoogleServer, federated
-from tests.unit.served import served
+from tests.unit.gke.google_server import PROJECT, Google
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from ci.node.control_plane import ControlPlane
+    from servepath.gke.model import GoogleOptions
 
 pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
-
-REGISTRY = "127.0.0.1:5000"
-CACHED_S = 10
-"""How long the API server still takes a token that it took once (k8s.io/apiserver, authentication.token cache)."""
-
-
-class Account:
-    """A ServiceAccount whose tokens each hang on a Secret: what deletes the Secret takes the token back."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self.name = f"google-{uuid.uuid4().hex[:6]}"
-
-    async def token(self, secret: str) -> str:
-        await self.plane.kubectl("create", "secret", "generic", f"{self.name}-{secret}")
-        bound = ("--bound-object-kind=Secret", f"--bound-object-name={self.name}-{secret}")
-        return (await self.plane.kubectl("create", "token", self.name, *bound)).strip()
-
-    async def take_back(self, secret: str) -> None:
-        await self.plane.kubectl("delete", "secret", f"{self.name}-{secret}")
 
 
 @pytest.fixture
 async def account(plane: ControlPlane) -> AsyncIterator[Account]:
     found = Account(plane)
-    subject = f"--serviceaccount=default:{found.name}"
-    await plane.kubectl("create", "serviceaccount", found.name)
-    await plane.kubectl("create", "clusterrolebinding", found.name, "--clusterrole=cluster-admin", subject)
+    await found.create()
+    await plane.kubectl("create", "clusterrolebinding", found.name, "--clusterrole=cluster-admin", found.subject)
     yield found
     await plane.kubectl("delete", "clusterrolebinding", found.name)
-    await plane.kubectl("delete", "serviceaccount", found.name)
+    await found.delete()
 
 
 @pytest.fixture
 def google(plane: ControlPlane) -> Google:
-    server = "127.0.0.1:6443"
-    ca = base64.b64encode(plane.authority.pair.certificate.read_bytes()).decode()
-    found = {**CLUSTER, "endpoint": server, "masterAuth": {"clusterCaCertificate": ca}}
-    repository = {**REPOSITORY, "registryUri": f"{REGISTRY}/{PROJECT}/models"}
-    return Google(
-        {
-            f"/v1/projects/{PROJECT}/locations/{REGION}/clusters/models": found,
-            f"/v1/projects/{PROJECT}/locations/{REGION}/repositories/models": repository,
-            f"/compute/v1/projects/{PROJECT}/regions/{REGION}": QUOTAS,
-        }
-    )
+    return google_of(plane, registry.ADDRESS)
 
 
 @pytest.fixture
 def options(google: Google, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleOptions]:
-    with served(GoogleServer(google)) as server:
-        url = f"http://{server.address}"
-        credentials = federated(tmp_path, url, impersonates=False)
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
-        yield GoogleOptions(container=url, artifact_registry=url, compute=url, look_every_s=0.2)
-
-
-TARGET = GkeTarget(PROJECT, REGION, "models")
+    with asked(google, tmp_path, monkeypatch) as found:
+        yield found
 
 
 async def test_a_token_of_an_hour_does_not_end_a_run_of_two(
