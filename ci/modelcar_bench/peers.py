@@ -133,7 +133,10 @@ async def _environment(cache: Path, requirement: str) -> Path:
 
 async def _uv(*arguments: str) -> None:
     command = ["uv", "--quiet", *arguments]
-    done = await anyio.run_process(command, check=False, stderr=subprocess.PIPE)
+    try:
+        done = await anyio.run_process(command, check=False, stderr=subprocess.PIPE)
+    except FileNotFoundError:
+        raise ClusterError("uv is not on the PATH", where="uv", next_command="make bench-modelcar") from None
     if done.returncode:
         said = last_line(done.stderr.decode(errors="replace"))
         raise ClusterError(f"uv failed: {said}", where=" ".join(command), next_command=" ".join(command))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from typer.testing import CliRunner
 
 from servepath.cli.app import COMMANDS, app
+from tests.unit.modelcar.helpers import write_base, write_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = ("numpy", "lightkube", "jinja2", "servepath.e2e")
 
@@ -39,6 +45,16 @@ def imported_by(arguments: list[str]) -> set[str]:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(done.stdout.splitlines())
+
+
+def test_a_modelcar_is_built_without_what_takes_long_to_import(tmp_path: Path) -> None:
+    base = anyio.run(write_base, tmp_path / "base")
+    model = write_model(tmp_path / "model")
+    (model / "README.md").unlink()  # its front matter needs a YAML parser
+    arguments = ["modelcar", f"--source={model}", f"--layout={tmp_path / 'out'}", f"--base-image={base}"]
+    imported = imported_by(arguments)
+    assert (tmp_path / "out" / "index.json").is_file()
+    assert imported.isdisjoint(("rich", "httpx", "pydantic", "yaml", *HEAVY))
 
 
 def test_a_push_imports_no_statistics_and_no_kubernetes_client() -> None:
