@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 READ = ("get", "list", "watch")
 WRITE = (*READ, "create", "update", "patch", "delete")
 _CALLS = 8
+_SCALERS = {("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects")}
+"""Looked for at every deployment, that none of another class is left; who may not look is told so before "absent"."""
 RELEASE_ROLE = "servepath-promoter"
 PLATFORM_ROLE = "servepath-promoter-platform"
 CLUSTER_ROLE = "servepath-promoter-cluster"
@@ -69,7 +71,7 @@ def accesses(
         kserve_namespace: the namespace of KServe's configuration.
     """
     made = [{"apiVersion": API_VERSIONS[kind], "kind": kind} for kind in RESOURCES]
-    applied = {_resource_of(obj) for obj in (*made, *objects) if obj["kind"] != "Namespace"}
+    applied = {_resource_of(obj) for obj in (*made, *objects) if obj["kind"] != "Namespace"} | _SCALERS
     ours, platform = partial(_in, namespace, RELEASE_ROLE), partial(_in, kserve_namespace, PLATFORM_ROLE)
     return (
         *(ours(group, resource, *WRITE) for group, resource in sorted(applied)),
