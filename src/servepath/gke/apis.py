@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from urllib.parse import quote
 from anyio import to_thread
 
 from servepath.errors import ClusterError, RegistryError, ServepathError
-from servepath.gke.credentials import refusal
+from servepath.gke.credentials import member_of, refusal
 from servepath.gke.facts import facts_of
 from servepath.gke.model import ArtifactRepository, GkeFacts, GkeTarget, Quota
 from servepath.modelcar.registry.retry import RETRIED_STATUS, TryAgainError
@@ -26,25 +27,32 @@ _FORBIDDEN = 403
 _DOCKER, _STANDARD = "DOCKER", "STANDARD_REPOSITORY"
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked for: its name, the project that has it, the role that may see it, and what its absence comes to."""
+
+    where: str
+    project: str
+    role: str
+    absent: Callable[[str], ServepathError]
+
+
 async def read_cluster(google: GoogleCredentials, target: GkeTarget) -> GkeFacts:
     """Ask the Kubernetes Engine API for a cluster.
 
     Raises:
         ClusterError: there is no such cluster, it does not run, the caller may not see it, or Google does not answer.
     """
-
-    def absent(what: str) -> ServepathError:
-        return ClusterError(
-            what,
-            where=target.resource,
-            expected="a cluster of that name in that location",
-            next_command=f"gcloud container clusters list --project {target.project}",
-        )
-
+    absent = partial(
+        ClusterError,
+        where=target.resource,
+        expected="a cluster of that name in that location",
+        next_command=f"gcloud container clusters list --project {target.project}",
+    )
     client = _client(google, "container_v1", "ClusterManagerClient", google.options.container)
     call = partial(client.get_cluster, name=target.resource, timeout=google.options.timeout_s, retry=None)
-    answer = await _ask(google, call, target.resource, target.project, "roles/container.clusterViewer", absent)
-    return facts_of(answer, target, google.options.endpoint)
+    question = _Question(target.resource, target.project, "roles/container.clusterViewer", absent)
+    return facts_of(await _ask(google, call, question), target, google.options.endpoint)
 
 
 async def read_repository(google: GoogleCredentials, target: GkeTarget, path: str) -> ArtifactRepository:
@@ -66,17 +74,15 @@ async def read_repository(google: GoogleCredentials, target: GkeTarget, path: st
     )
     where = f"projects/{project}/locations/{target.region}/repositories/{name}"
 
-    def absent(what: str) -> ServepathError:
-        return RegistryError(
-            what,
-            where=where,
-            expected=f"a Docker repository in {target.region}, the cluster's region",
-            next_command=create,
-        )
-
+    absent = partial(
+        RegistryError,
+        where=where,
+        expected=f"a Docker repository in {target.region}, the cluster's region",
+        next_command=create,
+    )
     client = _client(google, "artifactregistry_v1", "ArtifactRegistryClient", google.options.artifact_registry)
     call = partial(client.get_repository, name=where, timeout=google.options.timeout_s, retry=None)
-    answer = await _ask(google, call, where, project, "roles/artifactregistry.writer", absent)
+    answer = await _ask(google, call, _Question(where, project, "roles/artifactregistry.writer", absent))
     if answer.format_.name != _DOCKER or answer.mode.name not in (_STANDARD, "MODE_UNSPECIFIED"):
         raise RegistryError(
             f"it is a {answer.mode.name} of the format {answer.format_.name}",
@@ -112,22 +118,22 @@ async def read_quotas(google: GoogleCredentials, target: GkeTarget) -> Mapping[s
             raise exceptions.from_http_response(response)  # type: ignore[no-untyped-call]
         return response.json()
 
-    def absent(what: str) -> ServepathError:
-        return ClusterError(what, where=where, next_command=f"gcloud compute regions list --project {project}")
-
-    answer = await _ask(google, get, where, target.project, "roles/compute.viewer", absent)
+    absent = partial(ClusterError, where=where, next_command=f"gcloud compute regions list --project {project}")
+    answer = await _ask(google, get, _Question(where, target.project, "roles/compute.viewer", absent))
     quotas = [Quota(entry["metric"], entry["limit"], entry.get("usage", 0)) for entry in answer.get("quotas", [])]
     return {quota.metric: quota for quota in quotas}
 
 
 def _split(path: str, target: GkeTarget) -> tuple[str, str]:
-    *host, project, name = ["", "", *path.split("/")][-3:] if path.count("/") in (1, 2) else ["", "", ""]
+    """Give project and name of a repository; its host, where it is named, must be that of the cluster's region."""
     expected = f"{target.region}-docker.pkg.dev"
-    if not (project and name):
+    host, _, rest = path.partition("/") if path.count("/") > 1 else (expected, "", path)
+    project, _, name = rest.partition("/")
+    if not (project and name) or "/" in name:
         raise RegistryError(f"{path!r} names no repository", where="Artifact Registry", expected="PROJECT/REPOSITORY")
-    if host[-1] not in ("", expected):
+    if host != expected:
         raise RegistryError(
-            f"{host[-1]} is not in the cluster's region",
+            f"{host} is not in the cluster's region",
             where=path,
             expected=f"{expected}: a node pulls from its own region faster, and nobody pays for the traffic",
             next_command=f"gcloud artifacts repositories list --project {project} --location {target.region}",
@@ -142,14 +148,7 @@ def _client(google: GoogleCredentials, module: str, name: str, endpoint: str) ->
     return client(credentials=google.raw, transport="rest", client_options={"api_endpoint": endpoint})
 
 
-async def _ask(  # noqa: PLR0913, PLR0917
-    google: GoogleCredentials,
-    call: Callable[[], Any],
-    where: str,
-    project: str,
-    role: str,
-    absent: Callable[[str], ServepathError],
-) -> Any:
+async def _ask(google: GoogleCredentials, call: Callable[[], Any], question: _Question) -> Any:
     """Call one of Google's clients in a worker thread.
 
     The token is renewed before: the clients take an outage of who renews it for a refusal.
@@ -166,8 +165,8 @@ async def _ask(  # noqa: PLR0913, PLR0917
             if error.code in RETRIED_STATUS:
                 raise TryAgainError(f"HTTP {int(error.code)}: {said}") from error
             if error.code == _NOT_FOUND:
-                raise absent(said) from error
-            raise _refused(error, said, where, project, role) from error
+                raise question.absent(said) from error
+            raise _refused(error, said, question, member_of(google.raw)) from error
         except GoogleAuthError as error:
             raise refusal(error, google.raw) from error
         except RequestException as error:
@@ -175,11 +174,11 @@ async def _ask(  # noqa: PLR0913, PLR0917
 
     await google.token()
     try:
-        return await google.options.retry.run(where, attempt)
+        return await google.options.retry.run(question.where, attempt)
     except TryAgainError as error:
         raise ClusterError(
             f"Google did not answer in {google.options.retry.attempts} attempts: {error}",
-            where=where,
+            where=question.where,
             next_command="gcloud info --run-diagnostics",
         ) from error
 
@@ -193,16 +192,17 @@ def _said(error: Any) -> str:
     return str(said).partition("\n")[0][:300]
 
 
-def _refused(error: Any, said: str, where: str, project: str, role: str) -> ClusterError:
+def _refused(error: Any, said: str, question: _Question, member: str) -> ClusterError:
     """Say what a refusal asks for: an API to be enabled, a quota, or a role."""
-    service = (getattr(error, "error_info", None) and dict(error.error_info.metadata).get("service")) or ""
+    refused = partial(ClusterError, said, where=question.where)
+    project = question.project
     if error.reason == "SERVICE_DISABLED":
-        command = f"gcloud services enable {service or 'container.googleapis.com'} --project {project}"
-        return ClusterError(said, where=where, expected="the API enabled in the project", next_command=command)
+        command = f"gcloud services enable {error.metadata['service']} --project {project}"
+        return refused(expected="the API enabled in the project", next_command=command)
     if error.reason in ("RATE_LIMIT_EXCEEDED", "USER_PROJECT_DENIED") or "quota" in said.lower():
         command = f"gcloud auth application-default set-quota-project {project}"
-        return ClusterError(said, where=where, expected="a project whose quota may be used", next_command=command)
+        return refused(expected="a project whose quota may be used", next_command=command)
     if error.code == _FORBIDDEN:
-        command = f"gcloud projects add-iam-policy-binding {project} --role={role} --member=user:EMAIL"
-        return ClusterError(said, where=where, expected=f"the role {role}", next_command=command)
-    return ClusterError(f"HTTP {error.code}: {said}", where=where, next_command="gcloud auth list")
+        command = f"gcloud projects add-iam-policy-binding {project} --role={question.role} --member={member}"
+        return refused(expected=f"the role {question.role}", next_command=command)
+    return refused(expected="an answer", next_command="gcloud auth list")

@@ -133,6 +133,12 @@ def refusal(error: Exception, raw: Any) -> ServepathError | TryAgainError:
     )
 
 
+def member_of(raw: Any) -> str:
+    """Give whose credentials they are as IAM names it; a person's do not tell."""
+    email = getattr(raw, "service_account_email", None)
+    return f"serviceAccount:{email}" if email else "user:EMAIL"
+
+
 def _find() -> Any:
     from google.auth import credentials, default  # noqa: PLC0415
 

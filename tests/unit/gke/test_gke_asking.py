@@ -41,6 +41,7 @@ pytestmark = pytest.mark.anyio
 CLUSTER_PATH = f"/v1/projects/{PROJECT}/locations/{REGION}/clusters/models"
 REPOSITORY_PATH = f"/v1/projects/{PROJECT}/locations/{REGION}/repositories/models"
 IMPERSONATION = f"/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"
+MEMBER = f"serviceAccount:{ACCOUNT}"
 STS = "/sts/v1/token"
 
 
@@ -104,13 +105,13 @@ def test_what_cannot_be_a_name_is_refused(project: str, location: str, name: str
                 403, "PERMISSION_DENIED", 'Required "container.clusters.get" permission(s)', "IAM_PERMISSION_DENIED"
             ),
             "expected the role roles/container.clusterViewer",
-            "gcloud projects add-iam-policy-binding acme-models --role=roles/container.clusterViewer",
+            f"gcloud projects add-iam-policy-binding {PROJECT} --role=roles/container.clusterViewer --member={MEMBER}",
         ),
         (
             CLUSTER_PATH,
-            failure(403, "PERMISSION_DENIED", "API has not been used", "SERVICE_DISABLED", "container.googleapis.com"),
+            failure(403, "PERMISSION_DENIED", "API has not been used", "SERVICE_DISABLED", "gkehub.googleapis.com"),
             "the API enabled",
-            "gcloud services enable container.googleapis.com --project acme-models",
+            "gcloud services enable gkehub.googleapis.com --project acme-models",
         ),
         (
             CLUSTER_PATH,
@@ -308,6 +309,7 @@ async def test_the_registry_that_google_names_is_used(
     ("path", "answer", "complaint", "command"),
     [
         ("models", None, "names no repository", ""),
+        ("a/b/c/d", None, "names no repository", ""),
         (f"us-docker.pkg.dev/{PROJECT}/models", None, "not in the cluster's region", "gcloud artifacts repositories"),
         (
             f"{PROJECT}/absent",
@@ -328,7 +330,7 @@ async def test_the_registry_that_google_names_is_used(
             "gcloud artifacts",
         ),
     ],
-    ids=["no name", "region", "absent", "format", "proxy"],
+    ids=["no name", "too long", "region", "absent", "format", "proxy"],
 )
 async def test_a_repository_that_cannot_take_the_image(
     google: Google,
