@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from servepath.checks.asking import MODELS, Question, ask, get, shown
 from servepath.checks.context import Finding, Tools, finding
 from servepath.checks.kubernetes import read_routes, show_routes
-from servepath.serving import render
 
 if TYPE_CHECKING:
     from servepath.cluster.objects import Json
@@ -48,15 +47,13 @@ async def open_paths_are_not_routed(tools: Tools, endpoint: Endpoint) -> Finding
 
 
 async def route_timeout_is_as_asked(tools: Tools, endpoint: Endpoint) -> Finding:
-    """Every rule of the path's HTTPRoutes has the request timeout that was asked for, but where nothing is served.
+    """Every rule of the path's HTTPRoute has the request timeout that was asked for.
 
     Why: KServe's default of 60 s cuts long generations. Source: KServe v0.19.0, `httproute_reconciler.go`,
     `resolveTimeout`; Gateway API, `HTTPRouteTimeouts`.
     """
     asked_s = tools.context.spec.profile.request_timeout_s
-    # What the closed route takes goes to a path that no engine has: it is answered at once.
-    served = [one for one in await read_routes(tools, endpoint) if not one["metadata"]["name"].endswith(render.CLOSED)]
-    problems = judge_timeouts(served, asked_s)
+    problems = judge_timeouts(await read_routes(tools, endpoint), asked_s)
     return finding(problems, f"{asked_s} s", show_routes(tools, endpoint), expected=f"a request timeout of {asked_s} s")
 
 
