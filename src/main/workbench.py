@@ -15,24 +15,16 @@ from servepath.platform.mirror import parse_mirror
 PROJECT = "/servepath"
 MODEL = "/work/model"
 KUBECONFIG = "/run/servepath/kubeconfig"
-EVERYTHING_BUT_THE_LIBRARY = [
-    "**",
-    "!pyproject.toml",
-    "!uv.lock",
-    "!src/servepath/**",
-    "!src/main/__init__.py",
-    "!manifests/**",
-    "**/__pycache__",
-]
+SOURCES = ["pyproject.toml", "uv.lock", "src/servepath/**", "src/main/__init__.py", "manifests/**"]
 
 
-def workbench(library: dagger.Directory, mirror: str) -> dagger.Container:
-    """Give the container with the `servepath` command.
+def workbench(mirror: str) -> dagger.Container:
+    """Give the container with the `servepath` command; a change of a README or a test rebuilds nothing.
 
     Args:
-        library: the source of servepath, without `EVERYTHING_BUT_THE_LIBRARY`.
         mirror: the registry that its images come from; upstream when empty.
     """
+    source = dag.directory().with_directory("", dag.current_module().source(), include=SOURCES)
     container = (
         dag.container()
         .from_(image("python", mirror))
@@ -43,7 +35,7 @@ def workbench(library: dagger.Directory, mirror: str) -> dagger.Container:
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("UV_NATIVE_TLS", "1")
         .with_env_variable("UV_PROJECT_ENVIRONMENT", "/opt/servepath")
-        .with_directory(PROJECT, library)
+        .with_directory(PROJECT, source)
         .with_new_file(f"{PROJECT}/README.md", "")
         .with_workdir(PROJECT)
         .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras"])

@@ -109,10 +109,11 @@ class LeanTransport(httpx.AsyncBaseTransport):
         return httpx.Response(status, headers=headers, stream=body)
 
     async def aclose(self) -> None:
-        """Close the idle connections."""
-        for idle in self._idle.values():
-            while idle:
-                await _close(idle.pop())
+        """Close the idle connections, all of them also where the caller is cancelled."""
+        with anyio.CancelScope(shield=True):
+            for idle in self._idle.values():
+                while idle:
+                    await _close(idle.pop())
 
     async def _fresh_of(self, idle: list[_Connection]) -> _Connection | None:
         """The idle connection used last, unless it is old or the server has closed it."""

@@ -21,7 +21,7 @@ import httpx2
 from lightkube.codecs import from_dict
 from lightkube.core.exceptions import ApiError
 
-from servepath.canary.route import read_hostnames, read_state, render_route, with_annotations
+from servepath.canary.route import read_hostnames, read_state, render_route, route_manifest, with_annotations
 from servepath.canary.state import RouteState, held_by
 from servepath.cluster.client import api_error, errors_of
 from servepath.cluster.objects import Json, read
@@ -30,7 +30,7 @@ from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.serving.slots import Slot, route_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from lightkube import AsyncClient
 
@@ -70,7 +70,7 @@ async def create_route(
         ClusterError: the API server refuses.
     """
     state = RouteState(Slot.BLUE)
-    route = await render_route(spec, gateway, hostnames, state)
+    route = render_route(await route_manifest(), spec, gateway, hostnames, state)
     with errors_of(f"HTTPRoute {spec.namespace}/{route_name(spec.name)}"):
         try:
             await client.create(from_dict(route))
@@ -116,6 +116,7 @@ class HeldRoute:
         self._client = client
         self._spec = spec
         self._gateway = gateway
+        self._manifest: Json = {}
         self._lock = anyio.Lock()
 
     async def move(self, state: RouteState) -> RouteState:
@@ -157,31 +158,68 @@ class HeldRoute:
             yield
             group.cancel_scope.cancel()
 
+    async def take_over(self, holder: str) -> bool:
+        """Name this controller on whatever canary is under way, also where another one lives and leads it.
+
+        Returns:
+            Whether there is a canary.
+
+        Raises:
+            ClusterError: the API server refuses, or does not answer.
+        """
+
+        def taken(found: RouteState) -> RouteState | None:
+            return held_by(found, holder, now()) if found.canary else None
+
+        async with self._lock:
+            return await self._replace(taken) is not None
+
     async def _write(self, state: RouteState) -> RouteState:
-        """Replace the route. A gateway that writes its status in between makes it another version: read again."""
-        where = f"HTTPRoute {self._spec.namespace}/{route_name(self._spec.name)}"
-        for attempt in range(_ATTEMPTS):
+        expected = self.state
+
+        def checked(found: RouteState) -> RouteState:
+            if found not in (expected, state):
+                raise _lost(self._where)
+            return state
+
+        await self._replace(checked)
+        return state
+
+    async def _replace(self, wanted: Callable[[RouteState], RouteState | None]) -> RouteState | None:
+        """Replace what is there by what is wanted of it; None leaves it.
+
+        A gateway that writes its status in between makes the route another version: it is read again.
+        """
+        manifest = self._manifest = self._manifest or await route_manifest()
+        for _ in range(_ATTEMPTS):
             present = await read_route(self._client, self._spec.namespace, self._spec.name)
-            found = read_state(present) if present is not None else None
-            if found == state:
-                break
-            if present is None or found != self.state:
-                raise _lost(where)
-            route = await render_route(self._spec, self._gateway, read_hostnames(present), state)
+            if present is None:
+                raise _lost(self._where)
+            found = read_state(present)
+            state = wanted(found)
+            if state is None or state == found:
+                self.state = found
+                return state
+            route = render_route(manifest, self._spec, self._gateway, read_hostnames(present), state)
             route = with_annotations({**route, "metadata": _merged(present["metadata"], route["metadata"])}, state)
             try:
-                await self._client.replace(from_dict(route))
-                break
+                # Cancelled in between, one would not know whether it was written.
+                with anyio.CancelScope(shield=True):
+                    await self._client.replace(from_dict(route))
+                    self.state = state
             except ApiError as error:
                 if error.status.code != HTTPStatus.CONFLICT:
-                    raise api_error(error, where) from error
+                    raise api_error(error, self._where) from error
             except httpx2.TransportError:
                 # Whether it was written is not known: what is read next tells.
                 await anyio.sleep(_RETRY_S)
-            if attempt == _ATTEMPTS - 1:
-                raise ClusterError(f"not written in {_ATTEMPTS} attempts", where=where)
-        self.state = state
-        return state
+            else:
+                return state
+        raise ClusterError(f"not written in {_ATTEMPTS} attempts", where=self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"HTTPRoute {self._spec.namespace}/{route_name(self._spec.name)}"
 
 
 def _merged(present: Json, wanted: Json) -> Json:

@@ -28,19 +28,28 @@ CANARY = "canary.servepath.dev/"
 """Prefix of the annotations of a canary under way, one for each field of `Canary`."""
 
 
-async def render_route(spec: ServingSpec, gateway: GatewayRef, hostnames: Sequence[str], state: RouteState) -> Json:
-    """Build the route of a state.
-
-    Args:
-        spec: the model's namespace, name and request timeout.
-        gateway: the Gateway that it attaches to.
-        hostnames: the stable hostname, and others that lead to the same.
-        state: whose weights and annotations it gets.
+async def route_manifest() -> Json:
+    """Build `manifests/canary/base`: the route's shape.
 
     Raises:
         ClusterError: kustomize failed.
     """
     (base,) = await build(manifests_directory() / "canary" / "base")
+    return base
+
+
+def render_route(
+    base: Json, spec: ServingSpec, gateway: GatewayRef, hostnames: Sequence[str], state: RouteState
+) -> Json:
+    """Give the route of a state.
+
+    Args:
+        base: the route's shape, by `route_manifest`.
+        spec: the model's namespace, name and request timeout.
+        gateway: the Gateway that it attaches to.
+        hostnames: the stable hostname, and others that lead to the same.
+        state: whose weights and annotations it gets.
+    """
     name = route_name(spec.name)
     metadata = {
         "name": name,

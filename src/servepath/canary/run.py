@@ -135,10 +135,12 @@ async def roll_back(
     began_s = anyio.current_time()
     async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, namespace, name, profile)
-        if stable.state is None or stable.state.canary is None:
+        if stable.state is None:
             return None
         calling = _Call(cluster, client, stable.spec, plan, stable, began_s, progress or _quiet, None)
-        lead = await calling.go_on(stable.state, ClientLoad(stable.endpoint, plan.client, began_s))
+        lead = await calling.take_over(stable.state, ClientLoad(stable.endpoint, plan.client, began_s))
+        if lead is None:
+            return None
         async with lead.held.renewing(plan.lease_s):
             over = await lead.roll_back(ASKED_FOR)
     return calling.result(lead, over, resumed=True)
@@ -193,6 +195,11 @@ class _Call:
         held = self._held(state)
         await held.move(with_holder(state, new_holder()))
         return self._lead(held, load)
+
+    async def take_over(self, state: RouteState, load: ClientLoad) -> Lead | None:
+        """Hold the canary that is under way, whoever leads it; None where none is."""
+        held = self._held(state)
+        return self._lead(held, load) if await held.take_over(new_holder()) else None
 
     def result(self, lead: Lead, over: Canary, *, resumed: bool) -> CanaryResult:
         """Put together what came of it."""

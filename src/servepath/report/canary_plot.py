@@ -39,7 +39,8 @@ def canary_plot(canary: dict[str, Any], requests: Sequence[ClientRequest]) -> Ma
         *_failures(requests, x),
         x_labels(x, [(tick, f"{tick:g}") for tick in ticks], "seconds since the canary began", _HEIGHT),
     ]
-    return svg("The canary's share of the traffic, and its clients, over time", _in_words(canary), _HEIGHT, parts)
+    title = "The canary's share of the traffic, and its clients, over time"
+    return svg(title, _in_words(canary), _HEIGHT, parts, WIDE_PX)
 
 
 def _grid(x: Axis, ticks: Sequence[float]) -> list[str]:

@@ -16,7 +16,7 @@ from servepath.serving.model import Endpoint, ServingPath
 from servepath.serving.slots import SLOT_HEADER, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from anyio.abc import SocketStream
 
@@ -44,6 +44,8 @@ class SplitGateway:
     engines: dict[Slot, Engine] = field(default_factory=lambda: {slot: Engine() for slot in Slot})
     names_slots: bool = True
     unready: int = 0
+    missing: set[Slot] = field(default_factory=set)
+    follow: Callable[[], None] | None = None
     _sent: dict[Slot, int] = field(default_factory=lambda: dict.fromkeys(Slot, 0))
 
     def endpoint(self, slot: Slot | None = None) -> Endpoint:
@@ -62,7 +64,7 @@ class SplitGateway:
 
     def choose(self, header: str | None) -> Slot:
         """The slot of the header, else that which is furthest behind its share."""
-        if header:
+        if header and (self.names_slots and self.weights.get(Slot(header)) is not None):
             return Slot(header)
         count = sum(self._sent.values()) + 1
         chosen = max(self.weights, key=lambda slot: self.weights[slot] * count / 100 - self._sent[slot])
@@ -99,11 +101,15 @@ async def _answer(stream: SocketStream, buffered: BufferedByteReceiveStream, gat
     request_line, *lines = head.split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await buffered.receive_exactly(int(headers.get("content-length", 0)))
+    if gateway.follow is not None:
+        gateway.follow()
     slot = gateway.choose(headers.get(SLOT_HEADER))
     named = f"{SLOT_HEADER}: {slot}\r\n" if gateway.names_slots else ""
     named += f"{REVISION_HEADER}: {gateway.revision}\r\n"
     engine = gateway.engines[slot]
-    if gateway.unready:
+    if slot in gateway.missing:
+        await _whole(stream, 503, {"error": "no backend"}, named)
+    elif gateway.unready:
         gateway.unready -= 1
         await _whole(stream, 503, {"error": "no healthy upstream"}, named)
     elif request_line.startswith("GET"):

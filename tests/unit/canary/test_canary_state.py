@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servepath.canary.model import CanaryPlan
-from servepath.canary.route import read_state, read_weights, render_route
+from servepath.canary.route import read_state, read_weights, render_route, route_manifest
 from servepath.canary.state import (
     Canary,
     Phase,
@@ -170,7 +170,7 @@ def test_killed_at_any_moment_the_next_call_promotes_or_rolls_back(
 async def test_a_route_is_read_back_as_the_state_it_was_made_of(moves: int, stable: Slot) -> None:
     state = walked(begun(RouteState(stable), canary(stable.other, (5, 50, 100))), moves)
     state = rolled_back(state, "two\nlines") if moves == 4 else state
-    route = await render_route(SPEC, GatewayRef("gateways", "public"), ("a.test",), state)
+    route = render_route(await route_manifest(), SPEC, GatewayRef("gateways", "public"), ("a.test",), state)
     assert read_state(route) == state
     assert read_weights(route) == state.weights
     assert route["spec"]["parentRefs"][0]["namespace"] == "gateways"
@@ -180,7 +180,7 @@ async def test_a_route_is_read_back_as_the_state_it_was_made_of(moves: int, stab
 @pytest.mark.anyio
 async def test_a_route_whose_weights_somebody_changed_is_not_taken_for_ours() -> None:
     state = walked(begun(RouteState(Slot.BLUE), canary(Slot.GREEN)), 2)
-    route = await render_route(SPEC, GatewayRef(), ("a.test",), state)
+    route = render_route(await route_manifest(), SPEC, GatewayRef(), ("a.test",), state)
     route["spec"]["rules"][-1]["backendRefs"][1]["weight"] = 50
     with pytest.raises(ClusterError, match="weights are blue 95, green 50 and not blue 95, green 5"):
         read_state(route)

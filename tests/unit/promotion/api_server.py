@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
@@ -26,6 +27,7 @@ _PATH = re.compile(
     r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
 )
 TAKEN_AND_UNANSWERED = -599
+WATCH_S = 1.0
 _REASONS = {404: "NotFound", 409: "Conflict", 403: "Forbidden", 500: "InternalError", 503: "ServiceUnavailable"}
 
 
@@ -39,6 +41,8 @@ class World:
         fault: is asked about each request first; a status that it gives is answered instead, a negative one after the
             request has been taken.
         unserved: plurals of kinds that it does not know.
+        reconcile: what controllers do after each write of somebody else, None for nothing.
+        deleted: what was deleted, and at which version: a watch tells of it.
     """
 
     objects: dict[tuple[str, str, str], Json] = field(default_factory=dict)
@@ -48,6 +52,8 @@ class World:
     unserved: frozenset[str] = frozenset()
     lock: Lock = field(default_factory=Lock)
     address: str = ""
+    reconcile: Callable[[World], None] | None = None
+    deleted: list[tuple[int, tuple[str, str, str], Json]] = field(default_factory=list)
 
     def put(self, plural: str, namespace: str, obj: Json) -> Json:
         self.version += 1
@@ -56,6 +62,22 @@ class World:
         stored["metadata"] |= {"namespace": namespace, "resourceVersion": str(self.version)}
         self.objects[plural, namespace, obj["metadata"]["name"]] = stored
         return stored
+
+    def remove(self, plural: str, namespace: str, name: str) -> None:
+        self.version += 1
+        self.writes += 1
+        key = plural, namespace, name
+        self.deleted.append((self.version, key, self.objects.pop(key)))
+
+    def since(self, plural: str, namespace: str, version: int) -> list[tuple[str, Json]]:
+        """What a watch of a kind tells after a version."""
+        changed = [
+            ("MODIFIED", obj)
+            for (kind, place, _), obj in self.objects.items()
+            if (kind, place) == (plural, namespace) and int(obj["metadata"]["resourceVersion"]) > version
+        ]
+        gone = [("DELETED", obj) for at, key, obj in self.deleted if at > version and key[:2] == (plural, namespace)]
+        return changed + gone
 
     def seen(self, *plurals: str) -> dict[tuple[str, str, str], Json]:
         """Every object of these kinds, without what an API server notes down by itself."""
@@ -85,8 +107,34 @@ class _Handler(BaseHTTPRequestHandler):
             if found is None or found["plural"] in world.unserved:
                 return self.plain(404, "404 page not found")
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            before = world.writes
             answer = self.act(world, found, query, json.loads(body) if body else {})
-            return self.answer(-status, failure(-status, "injected")) if status < 0 else self.answer(*answer)
+            if world.reconcile and world.writes > before:
+                world.reconcile(world)
+            if query.get("watch") != "true":
+                return self.answer(-status, failure(-status, "injected")) if status < 0 else self.answer(*answer)
+        return self.watch(world, found, query)
+
+    def watch(self, world: World, where: re.Match[str], query: dict[str, str]) -> None:
+        """Tell what changes from a version on, until something has, or for a moment."""
+        version = int(query.get("resourceVersion") or 0)
+        ends_s = time.monotonic() + WATCH_S
+        events: list[tuple[str, Json]] = []
+        while not events and time.monotonic() < ends_s:
+            time.sleep(0.01)
+            with world.lock:
+                events = [
+                    (event, obj)
+                    for event, obj in world.since(where["plural"], where["namespace"] or "", version)
+                    if is_selected(obj, query)
+                ]
+                data = b"".join(json.dumps({"type": event, "object": obj}).encode() + b"\n" for event, obj in events)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(data)
 
     def act(self, world: World, where: re.Match[str], query: dict[str, str], body: Json) -> tuple[int, Json]:
         plural, namespace, name = where["plural"], where["namespace"] or "", where["name"] or ""
@@ -108,8 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def read_or_delete(self, world: World, key: tuple[str, str, str]) -> tuple[int, Json]:
         if self.command == "GET":
             return 200, world.objects[key]
-        del world.objects[key]
-        world.writes += 1
+        world.remove(*key)
         return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 
     def collection(
@@ -119,14 +166,10 @@ class _Handler(BaseHTTPRequestHandler):
             if (plural, namespace, body["metadata"]["name"]) in world.objects:
                 return 409, failure(409, body["metadata"]["name"])
             return 201, world.put(plural, namespace, body)
-        wanted = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
-        field_name = query.get("fieldSelector", "").partition("metadata.name=")[2]
         items = [
             obj
-            for (kind, place, name), obj in world.objects.items()
-            if (kind, place) == (plural, namespace)
-            and wanted.items() <= (obj["metadata"].get("labels") or {}).items()
-            and (not field_name or name == field_name)
+            for (kind, place, _), obj in world.objects.items()
+            if (kind, place) == (plural, namespace) and is_selected(obj, query)
         ]
         return 200, {"kind": "List", "metadata": {"resourceVersion": str(world.version)}, "items": items}
 
@@ -151,6 +194,14 @@ class _Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.world = World(address=f"127.0.0.1:{self.server_port}")
+
+
+def is_selected(obj: Json, query: dict[str, str]) -> bool:
+    """Whether an object has the labels and the name that are asked for."""
+    wanted = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
+    name = query.get("fieldSelector", "").partition("metadata.name=")[2]
+    metadata = obj["metadata"]
+    return wanted.items() <= (metadata.get("labels") or {}).items() and name in {"", metadata["name"]}
 
 
 def failure(status: int, what: str) -> Json:
