@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from servepath.cluster.objects import place
 from servepath.cluster.wait import until_gone
 from servepath.errors import ClusterError
 from servepath.promotion.inventory import RESOURCES, content_of, inventory, key_of, snapshot_of
+from servepath.serving.stopped import ENGINE_KIND, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
 
     from servepath.cluster.objects import Json
 
-_ROUTE = "HTTPRoute"
 _GONE_TIMEOUT_S = 180.0
 _TRIES = 5
+
+
+class _Turn(Enum):
+    """When an object is put back."""
+
+    FIRST = 1
+    ROUTES = 2
+    STOPPED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +67,9 @@ async def restore(
 ) -> Restored:
     """Make a release what a snapshot says; doing it again changes nothing.
 
-    First the engines of before, then, when they serve again, the routes that lead to them, and last everything that
-    the snapshot does not know is deleted: clients are led to an engine at any moment.
+    First the engines that served, then, when they serve again, the routes that lead to them; then engines that were
+    stopped are stopped, and last everything that the snapshot does not know is deleted. So clients are led to an engine
+    that runs at any moment.
 
     Args:
         client: the Kubernetes client.
@@ -74,19 +84,28 @@ async def restore(
     wanted = {key_of(one["content"]): one for one in before}
     present = {key_of(obj): obj for obj in await inventory(client, namespace, release)}
 
-    async def put_back(*, routes: bool) -> list[Json]:
-        chosen = {key: one for key, one in wanted.items() if (key[0] == _ROUTE) is routes}
+    async def put_back(turn: _Turn) -> list[Json]:
+        chosen = {key: one for key, one in wanted.items() if _turn_of(one["content"]) is turn}
         return [one["content"] for key, one in chosen.items() if await _put_back(client, present.get(key), one)]
 
-    changed = await put_back(routes=False)
+    changed = await put_back(_Turn.FIRST)
     await await_engines(changed)
-    changed += await put_back(routes=True)
+    changed += await put_back(_Turn.ROUTES)
+    changed += await put_back(_Turn.STOPPED)
     surplus = [obj for key, obj in present.items() if key not in wanted]
     for obj in reversed(surplus):
         await _delete(client, namespace, obj)
     for obj in surplus:
         await _until_gone(client, namespace, obj)
     return Restored(tuple(map(place, surplus)), tuple(map(place, changed)))
+
+
+def _turn_of(content: Json) -> _Turn:
+    kind = content["kind"]
+    if kind == "HTTPRoute":
+        return _Turn.ROUTES
+    path = next((path for path, engine in ENGINE_KIND.items() if engine == kind), None)
+    return _Turn.STOPPED if path is not None and is_stopped(content, path) else _Turn.FIRST
 
 
 async def _delete(client: AsyncClient, namespace: str, obj: Json) -> None:

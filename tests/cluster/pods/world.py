@@ -18,7 +18,7 @@ Json = dict[str, Any]
 # What the control plane and the kubelet write by themselves, whoever does what.
 _BEATS = ("events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses", "nodes")
 _COUNTED = ("resourceVersion", "uid", "generation", "creationTimestamp", "managedFields")
-_CLEANED_UP_S = 20.0
+_CLEANED_UP_S = 60.0  # a pod has 45 s to end
 _STAMPS = ("deployment.kubernetes.io/", "endpoints.kubernetes.io/")
 
 

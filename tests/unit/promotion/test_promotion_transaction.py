@@ -206,28 +206,49 @@ async def test_an_interrupted_one_is_undone_in_the_shadow_of_the_interrupt(clien
     assert world.seen("services", "secrets") == was
 
 
-async def test_engines_that_were_put_back_are_awaited_before_clients_are_led_there(
+def engine(name: str, *, stopped: bool) -> dict[str, Any]:
+    """An InferenceService."""
+    made = service(name) | {"kind": "InferenceService", "apiVersion": "serving.kserve.io/v1beta1"}
+    made["metadata"]["annotations"] = {"serving.kserve.io/stop": "true" if stopped else "false"}
+    return made
+
+
+async def test_at_any_moment_of_an_undo_clients_are_led_to_an_engine_that_runs(
     client: AsyncClient, world: World
 ) -> None:
     route = service(TRAFFIC, 1) | {"kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1"}
-    world.put("services", NAMESPACE, service("old"))
+    world.put("inferenceservices", NAMESPACE, engine("blue", stopped=False))
+    world.put("inferenceservices", NAMESPACE, engine("green", stopped=True))
     world.put("httproutes", NAMESPACE, route)
-    seen: list[tuple[list[str], Any]] = []
+    was = world.seen("inferenceservices", "httproutes", "services")
 
     async def await_engines(one: Record, changed: Sequence[Any]) -> None:
         del one
-        routed = world.objects["httproutes", NAMESPACE, TRAFFIC]["spec"]["ports"]
-        seen.append(([obj["metadata"]["name"] for obj in changed], routed))
+        assert [obj["metadata"]["name"] for obj in changed] == ["blue"]
 
     before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
     transaction = await begin(client, record(1), before, await_engines)
-    world.put("services", NAMESPACE, service("old", 9))
-    world.put("services", NAMESPACE, service("new"))
+    # As after a canary that was promoted: green has the traffic, blue is stopped.
+    world.put("inferenceservices", NAMESPACE, engine("green", stopped=False))
     world.put("httproutes", NAMESPACE, route | {"spec": {"ports": [{"port": 2}]}})
+    world.put("inferenceservices", NAMESPACE, engine("blue", stopped=True))
+    world.put("services", NAMESPACE, service("new"))
+    led_to: list[bool] = []
+
+    def look(method: str, path: str) -> int:
+        del method, path
+        port = world.objects["httproutes", NAMESPACE, TRAFFIC]["spec"]["ports"][0]["port"]
+        now = world.objects["inferenceservices", NAMESPACE, "blue" if port == 1 else "green"]
+        led_to.append(now["metadata"]["annotations"]["serving.kserve.io/stop"] == "false")
+        return 0
+
+    world.fault = look
     restored = await transaction.undo("slow")
-    assert seen == [(["old"], [{"port": 2}])]
-    assert restored.put_back == ("Service serving/old", f"HTTPRoute serving/{TRAFFIC}")
+    assert len(led_to) > 10
+    assert all(led_to)
+    assert [place.split("/")[1] for place in restored.put_back] == ["blue", TRAFFIC, "green"]
     assert restored.deleted == ("Service serving/new",)
+    assert world.seen("inferenceservices", "httproutes", "services") == was
 
 
 @pytest.mark.parametrize("fails_at", [None, Stage.GATE], ids=["promoted", "undone"])
