@@ -40,6 +40,7 @@ def workbench(mirror: str) -> dagger.Container:
         .with_workdir(PROJECT)
         .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras"])
         .with_env_variable("PATH", "/opt/servepath/bin:${PATH}", expand=True)
+        .with_directory("/work", dag.directory())  # a command's output may be redirected into it
         .with_workdir("/work")
     )
     if mirror and (registry := parse_mirror(mirror)).plain_http:
