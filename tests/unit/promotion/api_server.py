@@ -49,7 +49,7 @@ class World:
     version: int = 0
     writes: int = 0
     fault: Callable[[str, str], int] | None = None
-    unserved: frozenset[str] = frozenset()
+    unserved: frozenset[str] = frozenset({"selfsubjectreviews"})
     lock: Lock = field(default_factory=Lock)
     address: str = ""
     reconcile: Callable[[World], None] | None = None

@@ -94,9 +94,9 @@ async def test_a_key_that_was_changed_or_deleted_is_put_back(client: AsyncClient
 
 async def test_a_kind_that_the_cluster_does_not_serve_has_no_objects(client: AsyncClient, world: World) -> None:
     put(world, service("a"))
-    world.unserved = frozenset({"inferenceservices"})
+    world.unserved |= {"inferenceservices"}
     assert [obj["metadata"]["name"] for obj in await inventory(client, NAMESPACE, RELEASE)] == ["a"]
-    world.unserved = frozenset()
+    world.unserved -= {"inferenceservices"}
     world.fault = lambda _, path: 403 if "inferenceservices" in path else 0
     with pytest.raises(ClusterError, match="Forbidden"):
         await inventory(client, NAMESPACE, RELEASE)

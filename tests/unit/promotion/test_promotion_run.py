@@ -1,0 +1,264 @@
+"""A whole promotion on an API server in memory and two real registries: how it ends, whatever ends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from servepath.cluster.client import kubernetes
+from servepath.evidence import CheckResult, RunInfo, Verdict
+from servepath.modelcar.build import build_and_push
+from servepath.modelcar.source.directory import open_source
+from servepath.promotion.history import read_history
+from servepath.promotion.lease import LeaseTimes, lease_name
+from servepath.promotion.model import GatePlan, PromotionRequest
+from servepath.promotion.promote import recover_release
+from servepath.promotion.record import Record, Stage, State
+from servepath.promotion.run import run_promotion
+from servepath.report.write import load_report
+from servepath.serving.model import ServingPath
+from servepath.stages import Stages
+from tests.unit.modelcar.faults import Rule
+from tests.unit.promotion.examples import ENGINE, NAMESPACE, RELEASE, SPEC
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servepath.cluster.model import Cluster
+    from servepath.evidence import StageTiming
+    from servepath.modelcar.registry.client import RegistryOptions
+    from servepath.report.model import Report
+    from servepath.serving.model import ServingSpec
+    from tests.unit.modelcar.faults import Faults
+    from tests.unit.promotion.api_server import World
+
+pytestmark = pytest.mark.anyio
+
+RUN = RunInfo("test", "sha256:l", "2026-01-02T03:04:05Z", "pytest")
+KEPT = ("configmaps", "leases", "namespaces")
+QUICK = LeaseTimes(duration_s=2, renew_s=0.2, wait_s=10.0, poll_s=0.05)
+
+
+class Telling:
+    """An observer that says when a stage begins."""
+
+    def __init__(self, stage: str = "") -> None:
+        self.stage, self.begun = stage, anyio.Event()
+        self.timings: list[StageTiming] = []
+
+    def started(self, name: str) -> None:
+        if name == self.stage:
+            self.begun.set()
+
+    def noted(self, name: str, detail: str) -> None: ...
+
+    def ended(self, timing: StageTiming) -> None:
+        self.timings.append(timing)
+
+
+@pytest.fixture
+async def request_(
+    model: Path,
+    base: str,
+    laptop: str,
+    faults: Faults,
+    cluster: Cluster,
+    repository: str,
+    options: RegistryOptions,
+) -> PromotionRequest:
+    """A modelcar in the laptop's registry, to be promoted to a cluster whose registry has faults."""
+    pushed = await build_and_push(open_source(model), base, laptop, repository, options=options)
+    return PromotionRequest(
+        cluster=replace(cluster, registry=faults.host),
+        source=pushed.reference,
+        repository=f"promoted/{repository}",
+        namespace=NAMESPACE,
+        name=RELEASE,
+        served_model_name="smol",
+        engine_image=ENGINE,
+        profile=SPEC.profile,
+        path=ServingPath.RAW,
+        gate=GatePlan(expected_answer=""),
+        api_key="key-of-the-test",
+        registries=options,
+        lease=QUICK,
+    )
+
+
+async def promoted(request: PromotionRequest, telling: Telling | None = None, folder: Path | None = None) -> Report:
+    stages = Stages(telling or Telling(), 0.0)
+    return await run_promotion(request, RUN, stages, apply=True, report_directory=folder)
+
+
+async def records(cluster: Cluster) -> list[Record]:
+    async with kubernetes(cluster) as client:
+        return [kept.record for kept in await read_history(client, NAMESPACE, RELEASE)]
+
+
+def left(world: World) -> list[tuple[str, str]]:
+    """What there is besides records, the Lease and the namespace."""
+    return [(kind, name) for kind, _, name in world.objects if kind not in KEPT]
+
+
+def stall(faults: Faults, seconds: float) -> None:
+    """Let the cluster's registry say nothing for so long to whoever uploads."""
+    faults.rules = [Rule("POST", "/uploads/", times=50, stall_s=seconds)]
+
+
+async def test_a_registry_that_stays_broken_ends_in_a_rollback(
+    request_: PromotionRequest, world: World, faults: Faults, tmp_path: Path
+) -> None:
+    faults.rules = [Rule("POST", "/uploads/", times=1000, status=503)]
+    report = await promoted(request_, folder=tmp_path / "report")
+    assert report.error is not None
+    assert report.error.exit_code == 9
+    assert report.error.what.startswith("copy failed: ")
+    assert left(world) == []
+    (record,) = await records(request_.cluster)
+    assert (record.state, record.stage) == (State.ROLLED_BACK, Stage.COPY)
+    assert "503" in record.result
+    document = load_report(tmp_path / "report")
+    assert document["error"]["exit_code"] == 9
+    assert document["promotion"]["record"]["state"] == "rolled-back"
+    stages = {stage["name"]: stage["verdict"] for stage in document["stages"]}
+    assert stages == {"plan": "pass", "recover": "pass", "copy": "fail", "roll back": "pass"}
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_cluster_that_refuses_an_object_ends_in_a_rollback_of_what_was_made(
+    request_: PromotionRequest, world: World, status: int
+) -> None:
+    def refuse(method: str, path: str) -> int:
+        is_real = method == "PATCH" and path.endswith("/deployments/smol-raw") and dry_runs_are_over
+        return status if is_real else 0
+
+    dry_runs_are_over = False
+    telling = Telling("deploy")
+    world.fault = refuse
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            nonlocal dry_runs_are_over
+            await telling.begun.wait()
+            dry_runs_are_over = True
+
+        group.start_soon(watch)
+        report = await promoted(request_, telling)
+    assert report.error is not None
+    assert report.error.exit_code == 9
+    assert report.error.what.startswith("deploy failed: ")
+    assert "injected" in report.error.what
+    assert left(world) == [], "the Secret and the claim were made, and are gone"
+    assert world.writes > 8
+
+
+async def test_what_preflight_finds_missing_is_refused_with_every_fix_and_nothing_is_changed(
+    request_: PromotionRequest, world: World
+) -> None:
+    async def preflight(spec: ServingSpec) -> tuple[CheckResult, ...]:
+        del spec
+        return tuple(missing(name) for name in ("gpu", "quota"))
+
+    report = await promoted(replace(request_, preflight=preflight))
+    assert report.error is not None
+    assert report.error.exit_code == 8
+    assert "fix: get a gpu" in report.error.what
+    assert "fix: get a quota" in report.error.what
+    assert world.writes == 0
+
+
+def missing(name: str) -> CheckResult:
+    return CheckResult(name, "cluster", Verdict.FAIL, f"a {name}", "none", 0.0, f"get a {name}")
+
+
+async def test_an_interrupt_puts_everything_back_and_is_reported(
+    request_: PromotionRequest, world: World, faults: Faults, tmp_path: Path
+) -> None:
+    stall(faults, 2.0)
+    telling = Telling("copy")
+    async with anyio.create_task_group() as group:
+
+        async def interrupt() -> None:
+            await telling.begun.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(interrupt)
+        await promoted(request_, telling, tmp_path / "report")
+    assert group.cancel_scope.cancelled_caught
+    assert left(world) == []
+    (record,) = await records(request_.cluster)
+    assert (record.state, record.result) == (State.ROLLED_BACK, "copy: interrupted")
+    assert load_report(tmp_path / "report")["error"]["exit_code"] == 130
+    assert not world.objects["leases", NAMESPACE, lease_name(RELEASE)]["spec"]["holderIdentity"]
+
+
+async def test_whoever_lost_the_lease_undoes_nothing_and_the_next_one_does(
+    request_: PromotionRequest, world: World, faults: Faults
+) -> None:
+    stall(faults, 3.0)
+    telling = Telling("copy")
+    reports: list[Report] = []
+    async with anyio.create_task_group() as group:
+
+        async def steal() -> None:
+            await telling.begun.wait()
+            lease = world.objects["leases", NAMESPACE, lease_name(RELEASE)]
+            world.put("leases", NAMESPACE, lease | {"spec": lease["spec"] | {"holderIdentity": "a thief"}})
+
+        group.start_soon(steal)
+        reports.append(await promoted(request_, telling))
+    (report,) = reports
+    assert report.error is not None
+    assert report.error.exit_code == 5
+    assert "now held by a thief" in report.error.what
+    (record,) = await records(request_.cluster)
+    assert (record.state, record.stage) == (State.RUNNING, Stage.COPY)
+    world.objects["leases", NAMESPACE, lease_name(RELEASE)]["spec"]["holderIdentity"] = ""
+    (recovered,) = await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
+    assert "promotion 1, killed at copy: undone" in str(recovered)
+    assert left(world) == []
+
+
+async def test_a_second_one_is_refused_while_the_first_is_under_way(request_: PromotionRequest, faults: Faults) -> None:
+    stall(faults, 4.0)
+    telling = Telling("copy")
+    reports: list[Report] = []
+    async with anyio.create_task_group() as group:
+
+        async def first() -> None:
+            reports.append(await promoted(request_, telling))
+
+        group.start_soon(first)
+        await telling.begun.wait()
+        impatient = replace(request_, lease=replace(QUICK, wait_s=0.5))
+        second = await promoted(impatient)
+        group.cancel_scope.cancel()
+    assert second.error is not None
+    assert second.error.exit_code == 8
+    assert "another promotion is under way" in second.error.what
+
+
+async def test_what_cannot_be_put_back_is_said_and_left_to_the_next_one(
+    request_: PromotionRequest, world: World, faults: Faults
+) -> None:
+    faults.rules = [Rule("POST", "/uploads/", times=1000, status=503)]
+
+    def refuse(method: str, path: str) -> int:
+        undoing = any(b"undoing" in str(obj).encode() for obj in list(world.objects.values()))
+        return 403 if undoing and method == "GET" and path.endswith("/secrets") else 0
+
+    world.fault = refuse
+    report = await promoted(request_)
+    assert report.error is not None
+    assert report.error.exit_code == 5
+    assert "could not be put back" in report.error.what
+    assert "servepath rollback" in report.error.next_command
+    world.fault = None
+    (record,) = await records(request_.cluster)
+    assert record.state is State.UNDOING
+    await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
+    (record,) = await records(request_.cluster)
+    assert record.state is State.ROLLED_BACK
