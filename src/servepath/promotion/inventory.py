@@ -36,6 +36,8 @@ _KINDS = (
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("apps", "v1", "Deployment", "deployments"),
     ("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices"),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    ("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
     ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
 )
 _SERVERS_OWN = (
