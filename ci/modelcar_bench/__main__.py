@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import tempfile
@@ -41,9 +42,11 @@ def bench(
         await packages.install()
         tools = peers.tools(await peers.install(cache))
         runs: list[Run] = []
+        loads: list[float] = []
 
         def said(one: Run) -> None:
             runs.append(one)
+            loads.append(os.getloadavg()[0])
             cost = one.cost
             console.print(
                 f"{one.number} {one.registry or '-'}: {one.tool}, {one.step}: {cost.wall_s:.2f} s, "
@@ -62,6 +65,7 @@ def bench(
                 await experiment.measure_pushes(plan, tools, target, said)
             experiment.measure_directories(plan, said)
             machine = f"{experiment.cpu_name()}, {experiment.file_system(scratch)}"
+            machine += f", load average {min(loads):.1f} to {max(loads):.1f}"
         output.mkdir(parents=True, exist_ok=True)
         (output / PAGE).write_text(results.markdown(runs, size_bytes, machine, "make bench-modelcar"))
         (output / PLOT).write_text(results.svg(runs))

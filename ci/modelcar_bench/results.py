@@ -144,5 +144,7 @@ _NOTES = (
     "- olot works on a copy of the base's layout, as its README says; `--preserve-digests` spares it skopeo's gzip.",
     "- The discarding sink believes the digest and forgets the bytes: what is left is the client. The verifying sink",
     "  hashes them, as every registry must. docker-registry also writes them to the disk, which then decides.",
+    "- The load average counts the runs themselves, about 2. What is over that was other work on the machine: wall",
+    "  times are then longer and less even, and CPU times and the ratios within a round say more.",
     "- In each round a tool has a new registry and an empty home; later pushes use what the first left there.",
 )

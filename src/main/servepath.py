@@ -27,7 +27,7 @@ from main.declare import never_cached, object_type, session_cached
 from main.evidence import Evidence
 from main.mirror import Mirror
 from main.modelcar import Modelcar
-from main.workbench import MODEL, workbench
+from main.workbench import EVERYTHING_BUT_THE_LIBRARY, MODEL, workbench
 
 AGENTGATEWAY = "agentgateway"
 NOBODY = "65534:65534"
@@ -37,6 +37,14 @@ NOBODY = "65534:65534"
 class Servepath:
     """One model, two serving paths: raw vLLM against KServe, side by side."""
 
+    # The engine knows a directory of the module's context by its content, so a change of a README rebuilds nothing.
+    # What `current_module().source()` gives has the identity of the whole module instead.
+    library: Annotated[
+        dagger.Directory,
+        DefaultPath("."),
+        Ignore(EVERYTHING_BUT_THE_LIBRARY),
+        Doc("Source of the servepath library whose commands the functions run: this module's own"),
+    ]
     registry_mirror: Annotated[
         str,
         Doc(
@@ -57,7 +65,7 @@ class Servepath:
 
         Example: `dagger call modelcar --source=./model digest`
         """
-        container = workbench(self.registry_mirror).with_mounted_directory(MODEL, source)
+        container = self._workbench().with_mounted_directory(MODEL, source)
         options = [f"--source={MODEL}", *modelcar_options(reshard, compression, platforms)]
         return await modelcars.build(container, options, self.registry_mirror)
 
@@ -76,7 +84,7 @@ class Servepath:
         Example: `dagger call modelcar-from-hub --repo=Qwen/Qwen2.5-0.5B-Instruct --revision=COMMIT digest`
         """
         hub = dag.cache_volume("servepath-hub")
-        container = workbench(self.registry_mirror).with_mounted_cache("/root/.cache/huggingface", hub)
+        container = self._workbench().with_mounted_cache("/root/.cache/huggingface", hub)
         if token is not None:
             container = container.with_secret_variable("HF_TOKEN", token)
         options = [f"--hub={repo}@{revision}", *modelcar_options(reshard, compression, platforms)]
@@ -88,7 +96,7 @@ class Servepath:
 
         Example: `dagger call cluster up up --ports=6443:6443 --ports=8080:80`
         """
-        return await start_cluster(gateway_class, self.registry_mirror)
+        return await start_cluster(self._workbench(), gateway_class, self.registry_mirror)
 
     @session_cached
     def cluster_from(
@@ -110,7 +118,7 @@ class Servepath:
         --gateway-url=http://172.30.0.2 evidence --source=./model report export --path=report`
         """
         addresses = Addresses(registry, gateway_url, gateway_class)
-        return connect(workbench(self.registry_mirror), kubeconfig, addresses, self.registry_mirror, [])
+        return connect(self._workbench(), kubeconfig, addresses, self.registry_mirror, [])
 
     @never_cached
     async def evidence(
@@ -124,7 +132,7 @@ class Servepath:
 
         Example: `dagger call evidence --source=./model report export --path=report`
         """
-        cluster = await start_cluster(gateway_class, self.registry_mirror)
+        cluster = await start_cluster(self._workbench(), gateway_class, self.registry_mirror)
         try:
             return await cluster.evidence(source, profile, expected_answer)
         finally:
@@ -176,7 +184,7 @@ class Servepath:
 
         Example: `dagger call mirror layout export --path=mirror`
         """
-        return mirrors.fetch(workbench(self.registry_mirror), only or [], also or [], self.registry_mirror)
+        return mirrors.fetch(self._workbench(), only or [], also or [], self.registry_mirror)
 
     @dagger.function
     def mirror_from(
@@ -186,7 +194,7 @@ class Servepath:
 
         Example: `dagger call mirror-from --layout=./mirror publish --address=registry.internal:5000`
         """
-        return Mirror(layout=layout, builder=workbench(self.registry_mirror))
+        return Mirror(layout=layout, builder=self._workbench())
 
     @dagger.function
     @dagger.check
@@ -204,7 +212,7 @@ class Servepath:
         Example: `dagger check`
         """
         await (
-            workbench(self.registry_mirror)
+            self._workbench()
             .with_workdir("/work/source")
             .with_directory(".", source, owner=NOBODY)
             .with_exec(["uv", "sync", "--frozen"])
@@ -218,8 +226,11 @@ class Servepath:
             .sync()
         )
 
+    def _workbench(self) -> dagger.Container:
+        return workbench(self.library, self.registry_mirror)
 
-async def start_cluster(gateway_class: str, mirror: str) -> Cluster:
+
+async def start_cluster(tools: dagger.Container, gateway_class: str, mirror: str) -> Cluster:
     """Start the services of a cluster of our own, and install the platform on it; stop them if that fails."""
     run_id = uuid.uuid4().hex[:12]
     token = secrets.token_hex(32)
@@ -228,11 +239,11 @@ async def start_cluster(gateway_class: str, mirror: str) -> Cluster:
     server = await node.k3s(run_id, administrator, registry, mirror).start()
     services = [server, registry]
     try:
-        tools = workbench(mirror).with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
+        beside = tools.with_service_binding(node.REGISTRY_HOST, registry).with_service_binding("k3s", server)
         addresses = Addresses(node.REGISTRY, node.GATEWAY_URL, gateway_class)
         authority = await node.certificate(run_id, administrator, server, mirror)
         kubeconfig = dag.set_secret(f"servepath-kubeconfig-{run_id}", node.kubeconfig(token, authority))
-        cluster = connect(tools, kubeconfig, addresses, mirror, services)
+        cluster = connect(beside, kubeconfig, addresses, mirror, services)
         return await cluster.with_platform()
     except dagger.DaggerError:
         await stop(services)

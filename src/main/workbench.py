@@ -15,16 +15,24 @@ from servepath.platform.mirror import parse_mirror
 PROJECT = "/servepath"
 MODEL = "/work/model"
 KUBECONFIG = "/run/servepath/kubeconfig"
-SOURCES = ["pyproject.toml", "uv.lock", "src/servepath/**", "src/main/__init__.py", "manifests/**"]
+EVERYTHING_BUT_THE_LIBRARY = [
+    "**",
+    "!pyproject.toml",
+    "!uv.lock",
+    "!src/servepath/**",
+    "!src/main/__init__.py",
+    "!manifests/**",
+    "**/__pycache__",
+]
 
 
-def workbench(mirror: str) -> dagger.Container:
-    """Give the container with the `servepath` command; a change of a README or a test rebuilds nothing.
+def workbench(library: dagger.Directory, mirror: str) -> dagger.Container:
+    """Give the container with the `servepath` command.
 
     Args:
+        library: the source of servepath, without `EVERYTHING_BUT_THE_LIBRARY`.
         mirror: the registry that its images come from; upstream when empty.
     """
-    source = dag.directory().with_directory("", dag.current_module().source(), include=SOURCES)
     container = (
         dag.container()
         .from_(image("python", mirror))
@@ -35,7 +43,7 @@ def workbench(mirror: str) -> dagger.Container:
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("UV_NATIVE_TLS", "1")
         .with_env_variable("UV_PROJECT_ENVIRONMENT", "/opt/servepath")
-        .with_directory(PROJECT, source)
+        .with_directory(PROJECT, library)
         .with_new_file(f"{PROJECT}/README.md", "")
         .with_workdir(PROJECT)
         .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras"])

@@ -62,9 +62,10 @@ class Session:
         return self.engine.node(identity)
 
     def invoke(self, parent: str, function: str, inputs: dict[str, Any], state: dict[str, Any] | None = None) -> Any:
-        """Call a function, and give its result as the engine gets it."""
+        """Call a function, and give its result as the engine gets it; the module's own directories are its default."""
+        own = {"library": self.new("Directory", "library")} if parent == "Servepath" else {}
         try:
-            return self._portal.call(self._module.get_result, parent, state or {}, function, inputs)
+            return self._portal.call(self._module.get_result, parent, own | (state or {}), function, inputs)
         finally:
             assert self.engine.errors == []
 

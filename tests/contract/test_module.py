@@ -10,6 +10,7 @@ import pytest
 from dagger.mod._utils import extract_enum_member_doc, get_doc
 
 from main.choices import Compression, Path, Profile
+from main.workbench import EVERYTHING_BUT_THE_LIBRARY
 from servepath.modelcar.image import compress
 from servepath.serving.model import ServingPath
 from servepath.serving.profiles import PROFILES
@@ -198,6 +199,12 @@ def test_every_function_that_runs_something_shows_an_example(module: Module) -> 
     without = [name for name, function in functions(module).items() if "dagger call" not in function.doc]
     assert without == ["Servepath.check"]
     assert "dagger check" in functions(module)["Servepath.check"].doc
+
+
+def test_the_library_is_the_module_s_own_and_nothing_else_of_it(module: Module) -> None:
+    library = module._objects["Servepath"].get_constructor().parameters["library"]
+    assert (library.default_path, library.ignore) == (".", EVERYTHING_BUT_THE_LIBRARY)
+    assert library.ignore[0] == "**"
 
 
 def test_checks_need_no_argument(module: Module) -> None:

@@ -197,7 +197,8 @@ def _refused(error: Any, said: str, question: _Question, member: str) -> Cluster
     refused = partial(ClusterError, said, where=question.where)
     project = question.project
     if error.reason == "SERVICE_DISABLED":
-        command = f"gcloud services enable {error.metadata['service']} --project {project}"
+        service = error.metadata.get("service", "container.googleapis.com")
+        command = f"gcloud services enable {service} --project {project}"
         return refused(expected="the API enabled in the project", next_command=command)
     if error.reason in ("RATE_LIMIT_EXCEEDED", "USER_PROJECT_DENIED") or "quota" in said.lower():
         command = f"gcloud auth application-default set-quota-project {project}"

@@ -60,6 +60,12 @@ async def probe_registry(
                 await client.delete(Pod, name, namespace=namespace, grace_period=0)
     except ClusterError as error:
         return untold(NAME, expected, error.what, show)
+    return judge_pull(node, said, expected, show)
+
+
+def judge_pull(node: str, said: str, expected: str, show: str) -> CheckResult:
+    """Tell from a kubelet's words about a pull of nothing whether the registry was reached and let the node in."""
+    said = said.rpartition("failed to resolve")[2][-300:]
     if _DENIED.search(said):
         return missing(NAME, expected, f"the registry does not let node {node} in: {said}", show)
     if _NOT_FOUND.search(said):
@@ -73,7 +79,7 @@ def _answer(pod: Json | None) -> tuple[str, str] | None:
     waiting = [one["state"]["waiting"] for one in statuses if (one.get("state") or {}).get("waiting")]
     for one in waiting:
         if pod is not None and one.get("reason") in _PULL_FAILED and one.get("message"):
-            return str(pod["spec"]["nodeName"]), str(one["message"]).rpartition("failed to resolve")[2][-300:]
+            return str(pod["spec"]["nodeName"]), str(one["message"])
     return None
 
 

@@ -309,21 +309,15 @@ def _variables(spec: ServingSpec) -> dict[str, str]:
 def _route_operations(spec: ServingSpec, path: ServingPath, gateway: GatewayRef) -> list[Operation]:
     """Place a path's one HTTPRoute here: raw's leads to the engine, the other closes what KServe's own leave open."""
     name = object_name(spec, path)
-    operations = [
+    service, hosts = name, [host_of(spec, path)]
+    if path is ServingPath.KSERVE:
+        service = f"{name}-predictor"
+        hosts.append(f"{service}-{spec.namespace}.{spec.domain}")
+    return [
         replace("/spec/parentRefs/0/namespace", gateway.namespace),
         replace("/spec/parentRefs/0/name", gateway.name),
-    ]
-    if path is ServingPath.KSERVE:
-        hosts = [host_of(spec, path), f"{name}-predictor-{spec.namespace}.{spec.domain}"]
-        return [
-            *operations,
-            replace("/spec/hostnames", hosts),
-            replace("/spec/rules/0/backendRefs/0/name", f"{name}-predictor"),
-        ]
-    return [
-        *operations,
-        replace("/spec/hostnames", [host_of(spec, path)]),
-        replace("/spec/rules/0/backendRefs/0/name", name),
+        replace("/spec/hostnames", hosts),
+        replace("/spec/rules/0/backendRefs/0/name", service),
         replace("/spec/rules/0/timeouts/request", f"{spec.profile.request_timeout_s}s"),
     ]
 

@@ -227,7 +227,13 @@ class ApiServer:
             "qwen-kserve-predictor": deployment("qwen-kserve-predictor", "isvc.qwen-kserve-predictor"),
         }
     )
-    routes: list[Json] = field(default_factory=lambda: [route("qwen-raw", RAW_HOST), route("qwen-kserve", KSERVE_HOST)])
+    routes: list[Json] = field(
+        default_factory=lambda: [
+            route("qwen-raw", RAW_HOST),
+            route("qwen-kserve", KSERVE_HOST),
+            route("qwen-kserve-closed", KSERVE_HOST),
+        ]
+    )
     policies: list[Json] = field(
         default_factory=lambda: [
             network_policy("qwen-raw", "qwen-raw"),

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servepath.errors import PromotionRefusedError
+from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.evidence import CheckResult, Verdict
 from servepath.gke.model import ArtifactRepository, GkeFacts, GkeTarget, NodePool, Quota
+from servepath.promotion.model import PromotionRequest
+from servepath.promotion.plan import make_plan
 from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
 from servepath.promotion.preflight_needs import Needs, needs_of
+from servepath.promotion.preflight_probe import judge_pull
 from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas, metric_of
 from servepath.promotion.preflight_registry import check_registry
 from servepath.promotion.preflight_results import missing, missing_of, refuse_missing, there, untold
+from servepath.serving.profiles import GKE
+
+if TYPE_CHECKING:
+    from lightkube import AsyncClient
+
+    from servepath.cluster.model import Cluster
+    from servepath.serving.model import ServingSpec
+    from tests.unit.promotion.api_server import World
 
 KUBECTL = "kubectl --kubeconfig ./k"
 GIB = 2**30
@@ -303,6 +314,38 @@ def test_the_rights_of_gkes_nodes() -> None:
     assert unknown.next_command.endswith("--role=roles/artifactregistry.reader --member=serviceAccount:n@x")
 
 
+PULL = 'failed to pull and unpack image "r.test/x@sha256:0": failed to resolve reference "r.test/x@sha256:0": '
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "seen"),
+    [
+        ("r.test/x@sha256:0: not found", Verdict.PASS, "node n was answered by it"),
+        (
+            "failed to authorize: failed to fetch oauth token: unexpected status: 403 Forbidden",
+            Verdict.FAIL,
+            "let node n in",
+        ),
+        (
+            "pulling from host r.test failed with status code [manifests sha256:0]: 401 Unauthorized",
+            Verdict.FAIL,
+            "let node n",
+        ),
+        (
+            'failed to do request: Head "https://r.test/v2/": dial tcp 10.0.0.1:443: i/o timeout',
+            Verdict.FAIL,
+            "not reach it",
+        ),
+        ("failed to do request: dial tcp: lookup r.test: no such host", Verdict.FAIL, "does not reach it"),
+    ],
+)
+def test_what_a_node_says_of_a_pull_of_nothing(said: str, verdict: Verdict, seen: str) -> None:
+    result = judge_pull("n", PULL + said, "a node that pulls", "kubectl get events")
+    assert result.verdict is verdict
+    assert seen in result.seen
+    assert bool(result.next_command) is (verdict is Verdict.FAIL)
+
+
 def test_all_that_is_missing_is_told_at_once() -> None:
     results = (
         there("a", "x", "y"),
@@ -330,3 +373,20 @@ def test_no_node_is_promised_twice(gpus: list[int], wanted: list[int]) -> None:
     results, _ = check_nodes(needs, rooms, KUBECTL)
     assert len(results) == len(wanted)
     assert all(amount >= Decimal(0) for room in rooms for amount in room.free.values())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("absent", [(missing("rights", "get of configmaps", "no get", "kubectl create"),), ()])
+async def test_what_keeps_a_plan_from_reading_is_told_with_all_the_rest(
+    client: AsyncClient, cluster: Cluster, world: World, absent: tuple[CheckResult, ...]
+) -> None:
+    world.fault = lambda *_: 403
+
+    async def look(_: ServingSpec) -> tuple[CheckResult, ...]:
+        return (there("a", "x", "y"), *absent)
+
+    image = "registry.test/x@sha256:" + "a" * 64
+    request = PromotionRequest(cluster, image, "x", "demo", "smol", "smol", image, GKE, preflight=look)
+    expected = PromotionRefusedError if absent else ClusterError
+    with pytest.raises(expected, match="fix: kubectl create" if absent else "Forbidden"):
+        await make_plan(client, request)

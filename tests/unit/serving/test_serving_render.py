@@ -162,6 +162,7 @@ def test_what_kserves_own_route_leaves_open_is_closed(spec: ServingSpec) -> None
     assert [path for path in (*CLOSED, "/v2/models", "/v", "/vx", "/v1x") if not re.fullmatch(pattern, path)] == []
     assert [path for path in OPEN if re.fullmatch(pattern, path)] == []
     assert len(pattern) > len("^/.*$"), "a gateway takes the longer of two regular expressions"
+    assert rule["timeouts"] == {"request": "300s"}, "as every route of the host"
     assert rule["filters"][0]["urlRewrite"]["path"] == {"type": "ReplaceFullPath", "replaceFullPath": "/not-routed"}
     assert rule["backendRefs"][0]["name"] == "smol-kserve-predictor"
     hosts = ["smol-kserve-demo.servepath.test", "smol-kserve-predictor-demo.servepath.test"]
