@@ -1,12 +1,14 @@
 #!/bin/sh
 # Starts k3s as a Dagger service: checks what the kernel must offer, prepares cgroups, starts a fresh cluster.
-# Usage: k3s-entrypoint.sh CERTIFICATE TOKEN [k3s server flags]
-# CERTIFICATE is where the certificate of the cluster's authority goes, TOKEN is the file of the administrator's token.
+# Usage: k3s-entrypoint.sh CERTIFICATE TOKEN IMAGES [k3s server flags]
+# CERTIFICATE is where the certificate of the cluster's authority goes, TOKEN is the file of the administrator's token,
+# IMAGES is the folder in which containerd keeps what it pulled.
 set -eu
 
 certificate=$1
 token=$2
-shift 2
+images=$3
+shift 3
 
 cgroups=/sys/fs/cgroup
 state=/var/lib/rancher/k3s
@@ -47,8 +49,9 @@ instances=$(cat /proc/sys/fs/inotify/max_user_instances)
 # the volumes of its claims.
 rm -rf "$state/storage"
 
-# Keys stay in memory: "server" is a tmpfs.
-mkdir -p "$state/server"
+# Keys stay in memory: "server" and "agent" are tmpfs.
+mkdir -p "$state/server" "$state/agent"
+ln -s "$images" "$state/agent/containerd"
 kubeconfig=$state/server/admin.kubeconfig
 tokens=$state/server/tokens.csv
 administrator=$(cat "$token")

@@ -23,6 +23,8 @@ REGISTRY = f"{REGISTRY_HOST}:{REGISTRY_PORT}"
 GATEWAY_URL = f"http://k3s:{GATEWAY_PORT}"
 READY_TIMEOUT_S = 300
 STATE = "/var/lib/rancher/k3s"
+IMAGES = "/var/lib/servepath/containerd"
+"""Not below STATE: the engine mounts what is in memory last, and so over any volume that is deeper."""
 TOKEN = "/etc/servepath/token"  # noqa: S105 - where it is mounted
 CERTIFICATES = "/var/servepath/certificates"
 READY_CERTIFICATE = "/var/servepath/ready.crt"
@@ -64,7 +66,7 @@ def k3s(run_id: str, token: dagger.Secret, registry_service: dagger.Service, mir
         .with_mounted_cache(STATE, dag.cache_volume("servepath-k3s"), sharing=locked)
         .with_mounted_temp(f"{STATE}/server")
         .with_mounted_temp(f"{STATE}/agent")
-        .with_mounted_cache(f"{STATE}/agent/containerd", dag.cache_volume("servepath-k3s-containerd"), sharing=locked)
+        .with_mounted_cache(IMAGES, dag.cache_volume("servepath-k3s-containerd"), sharing=locked)
         .with_mounted_temp("/run")
         .with_mounted_temp("/var/lib/kubelet")
         .with_mounted_temp("/var/lib/cni")
@@ -74,7 +76,7 @@ def k3s(run_id: str, token: dagger.Secret, registry_service: dagger.Service, mir
         .with_entrypoint(["sh", f"{SCRIPTS}/k3s-entrypoint.sh"])
         .with_exposed_port(API_PORT)
         .with_exposed_port(GATEWAY_PORT, experimental_skip_healthcheck=True)
-        .as_service(args=[_certificate(run_id), TOKEN], use_entrypoint=True, insecure_root_capabilities=True)
+        .as_service(args=[_certificate(run_id), TOKEN, IMAGES], use_entrypoint=True, insecure_root_capabilities=True)
     )
 
 

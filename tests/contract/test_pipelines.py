@@ -188,11 +188,14 @@ def test_cluster_is_k3s_with_every_remedy(session: Session) -> None:
     assert kept == {
         "/var/servepath/certificates": None,
         "/var/lib/rancher/k3s": "LOCKED",
-        "/var/lib/rancher/k3s/agent/containerd": "LOCKED",
+        "/var/lib/servepath/containerd": "LOCKED",
     }
+    assert service["args"][2] in kept
     in_memory = {mount["path"] for mount in server.named("withMountedTemp")}
     assert in_memory >= {"/run", "/var/lib/kubelet", "/var/log"}
     assert in_memory >= {"/var/lib/rancher/k3s/server", "/var/lib/rancher/k3s/agent"}  # k3s's own keys
+    # The engine mounts what is in memory last: a volume below it would be hidden, and its images with it.
+    assert not any(volume.startswith(f"{folder}/") for volume in kept for folder in in_memory)
     assert [port["port"] for port in server.named("withExposedPort")] == [6443, 80]
 
 

@@ -40,6 +40,7 @@ EOF
 until [ -s "$CERTIFICATE" ]; do sleep 0.1; done
 cat /var/lib/rancher/k3s/server/tokens.csv
 stat --format=%%a /var/lib/rancher/k3s/server/tokens.csv
+readlink /var/lib/rancher/k3s/agent/containerd
 ls /var/lib/rancher/k3s
 """
 
@@ -126,7 +127,7 @@ def enter_node(
     hidden = "mount -t tmpfs none /var/lib && mkdir -p /var/lib/rancher/k3s/storage/pvc-of-an-earlier-cluster"
     shown = f"mount --bind {cgroups} /sys/fs/cgroup"
     enter = f'{hidden} && {shown} && PATH={directory}:$PATH exec sh {SCRIPTS}/k3s-entrypoint.sh "$@"'
-    arguments = [str(directory / "run.crt"), str(directory / "token"), "--debug"]
+    arguments = [str(directory / "run.crt"), str(directory / "token"), "/var/images", "--debug"]
     command = [*before, "unshare", "--mount", "sh", "-c", enter, "sh", *arguments]
     environment = os.environ | {"CERTIFICATE": arguments[0]} | (RESTRICTED if settings is None else settings)
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
@@ -137,11 +138,12 @@ def test_the_node_prepares_cgroups_and_starts_k3s(tmp_path: Path) -> None:
     done = enter_node(tmp_path, unified(tmp_path, "cpuset cpu io memory pids"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("server --bind-address 10.87.0.4 --egress-selector-mode disabled --tls-san k3s ")
-    flags, token, mode, kept = done.stdout.splitlines()
+    flags, token, mode, images, *kept = done.stdout.splitlines()
     assert flags.endswith("--debug")
     assert "--kube-apiserver-arg token-auth-file=/var/lib/rancher/k3s/server/tokens.csv" in flags
     assert (token, mode) == ("a-token,servepath,servepath,system:masters", "600")
-    assert kept == "server"  # nothing of an earlier cluster's volumes
+    assert images == "/var/images"
+    assert kept == ["agent", "server"]  # nothing of an earlier cluster's volumes
     assert (tmp_path / "run.crt").read_text() == CERTIFICATE
     assert (tmp_path / "cgroup/cgroup.subtree_control").read_text() == "+cpuset +cpu +io +memory +pids\n"
     assert (tmp_path / "cgroup/init/cgroup.procs").exists()

@@ -62,7 +62,14 @@ def test_a_canary_gets_all_the_traffic(
     assert report["canary"]["outcome"] == "promoted"
 
 
-def test_a_new_cluster_can_be_looked_into(dagger: Dagger, gateway_class: str, tmp_path: Path) -> None:
-    cluster = ["cluster", f"--gateway-class={gateway_class}"]
-    assert dagger.call(*cluster, "diagnostics", "export", f"--path={tmp_path}")
-    assert any(tmp_path.iterdir())
+def test_a_second_cluster_has_the_images_of_the_first(
+    dagger: Dagger, model: Path, gateway_class: str, tmp_path: Path
+) -> None:
+    chain = ["cluster", f"--gateway-class={gateway_class}", "with-model", f"--source={model}", "--profile=cpu_small"]
+    for name in ("first", "second"):
+        dagger.call(*chain, "diagnostics", "export", f"--path={tmp_path / name}")
+    lines = [
+        line for path in (tmp_path / "second").rglob("*") if path.is_file() for line in path.open(errors="replace")
+    ]
+    assert any("already present on machine" in line and "vllm" in line for line in lines)
+    assert not any("Pulling image" in line and "vllm" in line for line in lines)
