@@ -29,7 +29,7 @@ def test_the_whole_job_on_a_new_cluster(dagger: Dagger, model: Path, small: list
     assert {path.name for path in tmp_path.iterdir()} >= FILES
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["verdict"] == "pass"
-    assert {endpoint["path"] for endpoint in report["endpoints"]} == {"raw", "kserve"}
+    assert {deployment["path"] for deployment in report["deployments"]} == {"raw", "kserve"}
     (tmp_path / "log").write_text(done.stdout + done.stderr)
     assert leaks(PRIVATE_KEYS, tmp_path) == []
 
@@ -47,7 +47,7 @@ def test_the_two_paths_are_compared_and_nothing_else(
     plan = ["--blocks=8", "--requests-per-block=1", "--rate-per-s=4"]
     dagger.call(*chain, "compare", "--profile=cpu_small", *plan, "report", "export", f"--path={tmp_path}")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert {endpoint["path"] for endpoint in report["endpoints"]} == {"raw", "kserve"}
+    assert {deployment["path"] for deployment in report["deployments"]} == {"raw", "kserve"}
     assert report["comparison"]["paths"]
     assert report["checks"] == []
 
