@@ -10,6 +10,7 @@ import pytest
 from tests.engine import leaks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SECRET = "pa55-of-a-registry"
@@ -33,3 +34,14 @@ def test_what_was_there_before_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "old"
     file.write_text(SECRET)
     assert leaks.leaks([SECRET], tmp_path, file.stat().st_mtime + 1) == []
+
+
+@pytest.mark.parametrize("kind", ["", "EC ", "RSA "])
+@pytest.mark.parametrize("carried", [bytes, base64.b64encode])
+def test_a_private_key_is_found_but_no_program_that_names_one(
+    tmp_path: Path, kind: str, carried: Callable[[bytes], bytes]
+) -> None:
+    key = f"-----BEGIN {kind}PRIVATE KEY-----\nMHcCAQEEIJ\n-----END {kind}PRIVATE KEY-----\n"
+    (tmp_path / "kubeconfig").write_bytes(b"client-key-data: " + carried(key.encode()))
+    (tmp_path / "program.py").write_text(f'HEADER = "-----BEGIN {kind}PRIVATE KEY-----"\n')
+    assert leaks.leaks(leaks.PRIVATE_KEYS, tmp_path) == ["kubeconfig"]
