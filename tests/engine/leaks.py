@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 8 << 20
 PRIVATE_KEYS = ("PRIVATE KEY-----\nM",)
-"""How a private key begins: the end of its header, and the first letter of all that is DER. Programs name the header."""
+"""The end of a private key's header, and the first letter of all that is DER: programs name the header alone."""
 
 
 def leaks(secrets: Iterable[str], folder: Path, newer_than_s: float = 0) -> list[str]:
