@@ -97,14 +97,14 @@ async def test_a_regular_expression_matches_a_path(client: httpx.AsyncClient) ->
     assert other.status_code == 404
 
 
-async def test_weights_share_the_requests(client: httpx.AsyncClient, record_property: Record) -> None:
+async def test_weights_share_the_requests(client: httpx.AsyncClient, record_testsuite_property: Record) -> None:
     await answers(client, host("weighted"), completion(MODEL))
     landed = await where_they_land(client, host("weighted"), [completion(MODEL)] * 500)
     assert sum(landed.values()) == 500
     second = sum(count for pod, count in landed.items() if pod.startswith("second-"))
     first = sum(count for pod, count in landed.items() if pod.startswith("first-"))
     assert first + second == 500
-    record_property("weights 90/10, of 500", f"{first} and {second}")
+    record_testsuite_property("weights 90/10, of 500", f"{first} and {second}")
     # Of a fair choice fewer than one run in ten thousand is outside: 50 expected, a standard deviation of 6.7.
     assert 24 <= second <= 76
 
@@ -116,19 +116,21 @@ async def test_a_header_chooses_the_backend(client: httpx.AsyncClient) -> None:
         assert (await answers(client, host("marked"), completion(MODEL), headers)).pod.startswith("first-")
 
 
-async def test_a_request_ends_at_the_route_s_timeout(client: httpx.AsyncClient, record_property: Record) -> None:
+async def test_a_request_ends_at_the_route_s_timeout(
+    client: httpx.AsyncClient, record_testsuite_property: Record
+) -> None:
     await answers(client, host("short"), completion(MODEL))
     late = await ask(client, host("short"), completion(MODEL, tokens=30))
-    record_property("timeout of 500 ms", f"{late.status} after {late.took_s:.2f} s: {late.text}")
+    record_testsuite_property("timeout of 500 ms", f"{late.status} after {late.took_s:.2f} s: {late.text}")
     assert late.status == 504
     assert late.took_s < 2
 
 
-async def test_a_stream_arrives_token_by_token(client: httpx.AsyncClient, record_property: Record) -> None:
+async def test_a_stream_arrives_token_by_token(client: httpx.AsyncClient, record_testsuite_property: Record) -> None:
     await answers(client, host("slow"), completion(MODEL))
     gaps = await gaps_of_a_stream(client, host("slow"), completion(MODEL, tokens=TOKENS))
     told = f"{min(gaps) * 1e3:.1f} to {max(gaps) * 1e3:.1f} ms, median {median(gaps) * 1e3:.1f}"
-    record_property(f"gaps of {TOKENS} tokens {ITL_MS} ms apart", told)
+    record_testsuite_property(f"gaps of {TOKENS} tokens {ITL_MS} ms apart", told)
     # A gateway that buffers gives many of them at once: gaps of nothing and one that is as long as the answer.
     assert min(gaps) > ITL_MS / 1e3 / 2
     assert max(gaps) < ITL_MS / 1e3 * 4
@@ -151,10 +153,13 @@ async def test_a_backend_of_its_own_kind_is_reached(client: httpx.AsyncClient, p
 
 
 async def test_no_request_is_lost_while_a_backend_rolls(
-    client: httpx.AsyncClient, plane: ControlPlane, record_property: Record
+    client: httpx.AsyncClient, plane: ControlPlane, record_testsuite_property: Record
 ) -> None:
     """A rollout under load: agentgateway learns of endpoints in time when the engine drains before it ends."""
     await answers(client, host("regular"), completion(MODEL))
+    drain = {"preStop": {"sleep": {"seconds": 3}}}
+    pod = {"containers": [{"name": "engine", "lifecycle": drain}], "terminationGracePeriodSeconds": 10}
+    await patch_deployment(plane, "first", {"spec": {"template": {"spec": pod}}})
     finished = anyio.Event()
     landed: list[int] = []
 
@@ -163,10 +168,6 @@ async def test_no_request_is_lost_while_a_backend_rolls(
             landed.append((await ask(client, host("regular"), completion(MODEL))).status)
 
     async def roll() -> None:
-        drain = {"preStop": {"sleep": {"seconds": 3}}}
-        pod = {"containers": [{"name": "engine", "lifecycle": drain}], "terminationGracePeriodSeconds": 10}
-        patch = {"spec": {"template": {"spec": pod}}}
-        await patch_deployment(plane, "first", patch)
         await patch_deployment(plane, "first", {"spec": {"template": {"metadata": {"annotations": {"rolled": "1"}}}}})
         finished.set()
 
@@ -174,7 +175,9 @@ async def test_no_request_is_lost_while_a_backend_rolls(
         for _ in range(4):
             group.start_soon(load)
         group.start_soon(roll)
-    record_property("rollout under load", f"{len(landed)} requests, {sum(status != 200 for status in landed)} failed")
+    record_testsuite_property(
+        "rollout under load", f"{len(landed)} requests, {sum(status != 200 for status in landed)} failed"
+    )
     assert set(landed) == {200}
 
 
