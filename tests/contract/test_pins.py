@@ -15,15 +15,15 @@ LOCK = (ROOT / "manifests" / "lock.yaml").read_text()
 RENOVATE = json.loads((ROOT / "renovate.json").read_text())
 
 
-def matches(file: str) -> set[str]:
-    """The current values that Renovate's own managers find in a file."""
+def matches(file: str, group: str = "currentValue") -> set[str]:
+    """The current values, or another group, that Renovate's own managers find in a file."""
     found = set()
     for manager in RENOVATE["customManagers"]:
         if not any(re.search(pattern.strip("/"), file) for pattern in manager["managerFilePatterns"]):
             continue
         for pattern in manager["matchStrings"]:
             expression = re.compile(pattern.replace("(?<", "(?P<"))
-            found |= {hit["currentValue"] for hit in expression.finditer((ROOT / file).read_text())}
+            found |= {hit[group] for hit in expression.finditer((ROOT / file).read_text())}
     return found
 
 
@@ -55,6 +55,13 @@ def test_renovate_sees_every_pinned_image_of_the_lock() -> None:
     tagged = {image.partition("@")[0].rpartition(":")[2] for image in images if re.search(r":[^/@]+@", image)}
     assert tagged
     assert tagged <= matches("manifests/lock.yaml")
+
+
+def test_renovate_sees_every_chart_of_the_lock() -> None:
+    charts = yaml.safe_load(LOCK)["charts"].values()
+    seen = matches("manifests/lock.yaml", "depName")
+    assert {chart["chart"].removeprefix("oci://") for chart in charts} <= seen
+    assert {chart["version"] for chart in charts} <= matches("manifests/lock.yaml")
 
 
 def test_renovate_sees_the_engine_and_the_runtime_s_image() -> None:

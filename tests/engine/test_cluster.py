@@ -62,6 +62,15 @@ def test_a_canary_gets_all_the_traffic(
     assert report["canary"]["outcome"] == "promoted"
 
 
+def test_a_promotion_is_planned(dagger: Dagger, model: Path, gateway_class: str) -> None:
+    digest = dagger.call("modelcar", f"--source={model}", "digest")
+    cluster = ["cluster", f"--gateway-class={gateway_class}", "with-model", f"--source={model}", "--profile=cpu_small"]
+    modelcar = f"--modelcar=registry.localhost:5000/servepath/model@{digest}"
+    plan = dagger.call(*cluster, "promote", modelcar, "--profile=cpu_small", "--usd-per-hour=0.7", "summary")
+    assert digest in plan
+    assert "InferenceService" in plan
+
+
 def test_a_second_cluster_has_the_images_of_the_first(
     dagger: Dagger, model: Path, gateway_class: str, tmp_path: Path
 ) -> None:
