@@ -97,8 +97,8 @@ def test_interactive_goes_before_batch_in_each_pool(overlay: str) -> None:
     assert bands == set(priorities["qwen"].values())
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_the_pool_finds_the_raw_path_s_replicas(device: str) -> None:
+@pytest.mark.parametrize(("device", "replicas"), [("cpu", 2), ("gpu", 2), ("sim", 3)])
+def test_the_pool_finds_the_replicas(device: str, replicas: int) -> None:
     pool = of_kind(built(INFERENCE / "one"), "InferencePool")["qwen"]
     objects = built(INFERENCE / f"replicas-{device}")
     engine = of_kind(objects, "Deployment")["qwen-raw"]
@@ -106,7 +106,14 @@ def test_the_pool_finds_the_raw_path_s_replicas(device: str) -> None:
     assert matches(pool["spec"]["selector"]["matchLabels"], template["metadata"]["labels"])
     ports = [port["containerPort"] for port in template["spec"]["containers"][0]["ports"]]
     assert [port["number"] for port in pool["spec"]["targetPorts"]] == ports
-    assert engine["spec"]["replicas"] == 2
+    assert engine["spec"]["replicas"] == replicas
+
+
+def test_the_simulator_serves_the_model_that_is_routed() -> None:
+    engine = of_kind(built(INFERENCE / "replicas-sim"), "Deployment")["qwen-raw"]["spec"]["template"]["spec"]
+    assert engine["containers"][0]["image"] == LOCK["images"]["llm-d-inference-sim"]["image"]
+    (header,) = of_kind(built(INFERENCE / "one"), "HTTPRoute")["qwen"]["spec"]["rules"][0]["matches"][0]["headers"]
+    assert f"--model={header['value']}" in engine["containers"][0]["args"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
