@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ci.node.control_plane import ControlPlane
     from ci.node.layout import Layout
-    from ci.node.pki import KeyPair
     from ci.node.process import Process
 
 Json = dict[str, Any]
@@ -35,7 +34,7 @@ NAMESPACE = "kserve"
 MODULE = "github.com/kserve/kserve"
 MANAGER = GoProgram(name="kserve-manager", module=HERE / "kserve", package=f"{MODULE}/cmd/manager")
 
-_INSTALL = "install/v0.19.0/kserve.yaml"
+INSTALL = "install/v0.19.0/kserve.yaml"
 _VALUES = Path(__file__).resolve().parents[2] / "manifests" / "platform" / "kserve" / "values.yaml"
 _CONFIG = "inferenceservice-config"
 _PLURALS = (
@@ -49,7 +48,7 @@ _PLURALS = (
 _WEBHOOK_SERVICE = "kserve-webhook-server-service"
 _WEBHOOK_PORT = 9443
 _HEALTH = "127.0.0.1:9440"
-_WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 # The manager asks for this kind once, at its start: without it, it would never write a route.
 _GATEWAY_API_CRD = "customresourcedefinition/httproutes.gateway.networking.k8s.io"
 
@@ -87,7 +86,7 @@ async def prepare(cache: Path) -> KServeFiles:
         ClusterError: a download or the build failed.
     """
     folder = await programs.build(MANAGER, cache)
-    install = await module_files.keep(MANAGER, MODULE, _INSTALL, cache)
+    install = await module_files.keep(MANAGER, MODULE, INSTALL, cache)
     return KServeFiles(folder / MANAGER.name, await anyio.to_thread.run_sync(_keep_objects, install))
 
 
@@ -110,15 +109,15 @@ async def start(layout: Layout, plane: ControlPlane, files: KServeFiles) -> KSer
     """
     await plane.kubectl("get", "--output=name", _GATEWAY_API_CRD)
     settings = read_settings(_VALUES)
-    serving = plane.authority.issue("kserve-webhook", "kserve-webhook", hosts=("127.0.0.1",))
     objects: list[Json] = json.loads(await anyio.Path(files.objects).read_text())
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     await plane.kubectl.apply([namespace, configured(objects, settings)])
     await crds.apply(plane.kubectl, [obj for obj in objects if obj["kind"] == "CustomResourceDefinition"])
-    running = await _manager(layout, plane, files.manager, serving)
+    running = await start_controller(layout, plane, files.manager, webhook_port=_WEBHOOK_PORT, health=_HEALTH)
     try:
-        await plane.kubectl.apply(webhooks(objects, plane.authority.pair.certificate.read_bytes()))
-        await _webhook_answers(plane, running)
+        authority = plane.authority.pair.certificate.read_bytes()
+        await plane.kubectl.apply(webhooks(objects, authority, _WEBHOOK_SERVICE, _WEBHOOK_PORT))
+        await webhook_answers(plane, running, _refused(), "denied the request")
     except BaseException:
         await running.stop()
         raise
@@ -141,7 +140,7 @@ def _keep_objects(install: Path) -> Path:
     path = install.with_suffix(".json")
     if not path.exists():
         objects = read_install(install)
-        wanted = [*definitions(objects), *(obj for obj in objects if obj["kind"] in ("ConfigMap", *_WEBHOOK_KINDS))]
+        wanted = [*definitions(objects), *(obj for obj in objects if obj["kind"] in ("ConfigMap", *WEBHOOK_KINDS))]
         scratch = path.with_suffix(".new")
         scratch.write_text(json.dumps(wanted), encoding="utf-8")
         scratch.rename(path)
@@ -159,7 +158,7 @@ def configured(objects: Sequence[Json], settings: Mapping[str, Any]) -> Json:
     found = (obj for obj in objects if obj["kind"] == "ConfigMap" and obj["metadata"]["name"] == _CONFIG)
     original = next(found, None)
     if original is None:
-        raise ClusterError(f"no ConfigMap {_CONFIG}", where=_INSTALL)
+        raise ClusterError(f"no ConfigMap {_CONFIG}", where=INSTALL)
     gateway = settings["controller"]["gateway"]
     changes: dict[str, Json] = {
         "deploy": {"defaultDeploymentMode": settings["controller"]["deploymentMode"]},
@@ -188,24 +187,34 @@ def definitions(objects: Sequence[Json]) -> Iterator[Json]:
             yield obj
 
 
-def webhooks(objects: Sequence[Json], authority: bytes) -> list[Json]:
-    """Give the manager's webhook configurations, reached at its address on the loopback.
+def webhooks(objects: Sequence[Json], authority: bytes, service: str, port: int) -> list[Json]:
+    """Give the webhook configurations of one controller, reached at its address on the loopback.
 
     Args:
         objects: the release manifest.
         authority: PEM certificate that the webhooks' own is verified with.
+        service: the Service that the manifest would reach the controller by.
+        port: the controller's port.
     """
+    return list(_webhooks(objects, authority, service, port))
+
+
+def client_config(config: Mapping[str, Any], authority: bytes, port: int) -> Json:
+    """Give a webhook's `clientConfig` for a program on the loopback instead of a Service."""
     bundle = base64.b64encode(authority).decode()
-    return list(_webhooks(objects, bundle))
+    return {"url": f"https://127.0.0.1:{port}{config['service']['path']}", "caBundle": bundle}
 
 
-def _webhooks(objects: Sequence[Json], bundle: str) -> Iterator[Json]:
+def _webhooks(objects: Sequence[Json], authority: bytes, service: str, port: int) -> Iterator[Json]:
     for obj in objects:
-        if obj["kind"] not in _WEBHOOK_KINDS:
+        if obj["kind"] not in WEBHOOK_KINDS:
             continue
         services = {hook["clientConfig"]["service"]["name"] for hook in obj["webhooks"]}
-        if services == {_WEBHOOK_SERVICE}:
-            hooks = [{**hook, "clientConfig": _client(hook, bundle)} for hook in obj["webhooks"]]
+        if services == {service}:
+            hooks = [
+                {**hook, "clientConfig": client_config(hook["clientConfig"], authority, port)}
+                for hook in obj["webhooks"]
+            ]
             yield {
                 "apiVersion": obj["apiVersion"],
                 "kind": obj["kind"],
@@ -214,53 +223,73 @@ def _webhooks(objects: Sequence[Json], bundle: str) -> Iterator[Json]:
             }
 
 
-def _client(hook: Mapping[str, Any], bundle: str) -> Json:
-    path = hook["clientConfig"]["service"]["path"]
-    return {"url": f"https://127.0.0.1:{_WEBHOOK_PORT}{path}", "caBundle": bundle}
+async def start_controller(
+    layout: Layout, plane: ControlPlane, program: Path, *, webhook_port: int, health: str
+) -> Process:
+    """Start one of KServe's controllers beside the API server; returns once it says that it is ready.
 
+    Args:
+        layout: the node's folders.
+        plane: the control plane, whose authority signs for the controller's webhooks.
+        program: the controller.
+        webhook_port: its webhooks' port on the loopback.
+        health: `host:port` of its readiness.
 
-async def _manager(layout: Layout, plane: ControlPlane, program: Path, serving: KeyPair) -> Process:
+    Raises:
+        ClusterError: it died or was not ready in time.
+    """
+    name = program.name
+    serving = plane.authority.issue(f"{name}-webhook", f"{name}-webhook", hosts=("127.0.0.1",))
     # controller-runtime looks for its certificates under the temporary directory.
-    temporary = layout.run / "kserve"
+    temporary = layout.run / name
     certificates = temporary / "k8s-webhook-server" / "serving-certs"
     certificates.mkdir(parents=True)
     (certificates / "tls.crt").symlink_to(serving.certificate)
     (certificates / "tls.key").symlink_to(serving.key)
     return await process.start(
-        "kserve-manager",
+        name,
         [
             str(program),
-            f"--webhook-port={_WEBHOOK_PORT}",
-            f"--health-probe-addr={_HEALTH}",
+            f"--webhook-port={webhook_port}",
+            f"--health-probe-addr={health}",
             "--metrics-addr=0",  # off: nobody reads them, and 8080 belongs to others
         ],
         logs=layout.logs,
-        ready=process.answers(f"http://{_HEALTH}/readyz"),
+        ready=process.answers(f"http://{health}/readyz"),
         environment={"KUBECONFIG": str(plane.kubeconfig), "POD_NAMESPACE": NAMESPACE, "TMPDIR": str(temporary)},
         timeout_s=120,
     )
 
 
-async def _webhook_answers(plane: ControlPlane, running: Process) -> None:
+async def webhook_answers(plane: ControlPlane, running: Process, refused: Json, words: str) -> None:
     """Await a webhook's answer.
 
     The API server learns of a webhook a moment after it is applied, and until then lets everything pass. So the proof
-    is an InferenceService that the API server itself accepts and the webhook refuses.
+    is an object that the API server itself accepts and the webhook refuses.
+
+    Args:
+        plane: the control plane.
+        running: the controller that serves the webhook.
+        refused: the object.
+        words: part of what the webhook says of it.
+
+    Raises:
+        ClusterError: it does not answer within a minute.
     """
-    content = json.dumps(_refused()).encode()
+    content = json.dumps(refused).encode()
     with anyio.move_on_after(60):
         while True:
             try:
                 await plane.kubectl("create", "--dry-run=server", "--filename=-", content=content)
             except ClusterError as error:
-                if "denied the request" in str(error):
+                if words in str(error):
                     return
                 if "failed calling webhook" not in str(error):
                     raise
             await anyio.sleep(0.1)
     raise ClusterError(
         "KServe's webhooks do not answer",
-        where=f"https://127.0.0.1:{_WEBHOOK_PORT}",
+        where=f"{refused['kind']} {refused['metadata']['name']}",
         expected="an answer within 60 s",
         next_command=f"less {running.log}",
     )

@@ -12,6 +12,7 @@ from ci.node import (
     keda,
     kserve,
     kubernetes,
+    llmisvc,
     network_policy,
     oci_tools,
     packages,
@@ -78,7 +79,7 @@ async def prepare_platform(layout: Layout, stages: Stages) -> Platform:
 
 
 async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
-    """Prepare what the tests need besides the platform: Helm with KServe's chart, kube-router, KEDA's kind, OCI tools.
+    """Prepare what the tests need besides the platform: Helm, KServe's chart, kube-router, KEDA, llm-d, OCI tools.
 
     Raises:
         ClusterError: a step failed, with what its tool said.
@@ -87,10 +88,13 @@ async def prepare_tests(layout: Layout, stages: Stages) -> Platform:
     with stages.stage("helm"):
         await programs.build(kubernetes.HELM, layout.cache)
         await kserve.keep_chart(layout.cache)
-    with stages.stage("keda"):
-        await keda.prepare(layout.cache)
     with stages.stage("policy enforcer"):
         await network_policy.prepare(layout.cache)
+    with stages.stage("keda"):
+        await keda.prepare(layout.cache)
+    with stages.stage("llm-d build"):
+        await llmisvc.prepare(layout.cache)
+        await llmisvc.keep_charts(layout.cache)
     with stages.stage("image tools"):
         await oci_tools.prepare(layout.cache)
     with stages.stage("browser"):

@@ -272,7 +272,7 @@ class _Job:
         async with anyio.create_task_group() as group:
             group.start_soon(self.deploy, "deploy raw", partial(deploy_raw, cluster, spec, token_urlsafe(32)))
             group.start_soon(self.deploy, "deploy kserve", partial(deploy_kserve, cluster, spec, token_urlsafe(32)))
-        endpoints = {endpoint.path: endpoint for endpoint in self.report.deployments}
+        endpoints = {ServingPath(endpoint.path): endpoint for endpoint in self.report.deployments}
         await self.smoke(cluster, spec, endpoints)
         await self.measure(cluster, spec, endpoints)
 

@@ -23,7 +23,16 @@ SERVING = [path for path in OVERLAYS if path.relative_to(ROOT / "manifests").par
 
 # The exceptions, by name: charts whose registry could not be asked for the digest. `servepath platform --apply` says of
 # each that it is fetched by its version alone. A new one, or one that has its digest by now, fails the test.
-CHARTS_WITHOUT_DIGEST = {"cert-manager", "kserve-crd", "kserve-resources", "agentgateway-crds", "agentgateway"}
+CHARTS_WITHOUT_DIGEST = {
+    "cert-manager",
+    "kserve-crd",
+    "kserve-resources",
+    "kserve-llmisvc-crd",
+    "kserve-llmisvc-resources",
+    "kserve-runtime-configs",
+    "agentgateway-crds",
+    "agentgateway",
+}
 SOME_DIGEST = "sha256:" + "0" * 64
 
 
@@ -66,6 +75,8 @@ def test_manifests_fit_the_real_schemas(overlay: Path) -> None:
         ("raw/overlays/cpu", "HTTPRoute", ("spec", "hostnames"), ["UPPER.test"], "UPPER.test"),
         ("raw/overlays/cpu", "Deployment", ("spec", "replicas"), "one", "'one'"),
         ("raw/overlays/cpu", "Service", ("spec", "port"), 80, "'port'"),
+        ("llm-d/overlays/gpu", "LLMInferenceService", ("spec", "scheduler"), {}, "'scheduler'"),
+        ("llm-d/overlays/gpu", "LLMInferenceService", ("spec", "replicas"), "two", "'two'"),
         ("inference/overlays/one", "InferencePool", ("spec", "targetPort"), 8080, "'targetPort'"),
         ("inference/overlays/one", "InferencePool", ("spec", "appProtocol"), "grpc", "'grpc'"),
         ("inference/overlays/one", "InferenceObjective", ("spec", "priority"), "high", "'high'"),
@@ -110,6 +121,20 @@ def test_both_paths_run_the_same_engine(device: str) -> None:
     )
     for field in ("image", "args", "resources"):
         assert raw[field] == kserve[field]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_llm_d_serves_the_same_model_on_the_same_engine(device: str) -> None:
+    service = next(
+        obj for obj in built(ROOT / "manifests/llm-d/overlays" / device) if obj["kind"] == "LLMInferenceService"
+    )
+    [container] = service["spec"]["template"]["containers"]
+    raw = engine_pod(built(ROOT / "manifests/raw/overlays" / device))["containers"][0]
+    assert container["image"] == raw["image"]
+    assert container["resources"] == raw["resources"]
+    tuned = [argument for argument in raw["args"] if not argument.startswith(("--port", "--served-model-name"))]
+    assert [argument for argument in tuned if argument not in container["args"]] == []
+    assert service["spec"]["model"]["uri"] == f"oci://{locked('prebuilt-modelcar')}"
 
 
 def locked(key: str) -> str:

@@ -29,6 +29,7 @@ from servepath.errors import CheckFailedError
 from servepath.evidence import CheckResult, Verdict
 from servepath.manifests import manifests_directory
 from servepath.platform import checking, installing, lock
+from servepath.platform.llmd import check_llmd, llmd_parts
 from servepath.platform.mirror import mirrored_lock, parse_mirror
 
 
@@ -73,6 +74,7 @@ def platform_command(
     context: Context = "",
     registry_mirror: RegistryMirror = "",
     *,
+    llmd: Annotated[bool, typer.Option("--llm-d", help="Also what deploy --path llm-d needs.")] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Install what is missing first; needs helm.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,8 +91,10 @@ def platform_command(
             pins = lock.read(lock_file())
             if registry_mirror:
                 pins = mirrored_lock(pins, parse_mirror(registry_mirror))
-            await installing.install(cluster, pins, manifests_directory(), progress=_show)
-        return await checking.check(cluster)
+            more = llmd_parts(pins, manifests_directory()) if llmd else ()
+            await installing.install(cluster, pins, manifests_directory(), more=more, progress=_show)
+        results = await checking.check(cluster)
+        return (*results, await check_llmd(cluster)) if llmd else results
 
     results = run(work)
     show_checks(results, as_json=as_json)

@@ -70,7 +70,8 @@ from servepath.errors import ClusterError, UsageError
 from servepath.modelcar.build import build_and_push
 from servepath.serving.deploy import delete, deploy_kserve, deploy_raw
 from servepath.serving.find import find
-from servepath.serving.model import Endpoint, Profile, ServingPath, ServingSpec
+from servepath.serving.llmd_deploy import delete_llmd, deploy_llmd
+from servepath.serving.model import DeployPath, Endpoint, Profile, ServingPath, ServingSpec
 from servepath.serving.profiles import profile_named
 from servepath.serving.render import check_names
 
@@ -84,7 +85,8 @@ if TYPE_CHECKING:
 API_KEY = "SERVEPATH_API_KEY"
 """The environment variable of the key: an option would show it to everybody who lists processes."""
 
-OnePath = Annotated[ServingPath, typer.Option("--path", help="The serving path.")]
+OnePath = Annotated[DeployPath, typer.Option("--path", help="The serving path.")]
+_DEPLOY = {DeployPath.RAW: deploy_raw, DeployPath.KSERVE: deploy_kserve, DeployPath.LLMD: deploy_llmd}
 SomePath = Annotated[ServingPath | None, typer.Option("--path", help="One serving path; both when not given.")]
 
 
@@ -120,7 +122,8 @@ def deploy_command(
     """Deploy one path and await its first real completion.
 
     The engine demands a key: that of the environment variable SERVEPATH_API_KEY, or a new one. It is kept in a Secret
-    named like the Deployment or the InferenceService, and nowhere else.
+    named like the Deployment or the InferenceService, and nowhere else. llm-d runs two engines in NAMESPACE-llm-d, with
+    a Gateway of its own there; --gateway-url is that Gateway's.
 
     Example: servepath deploy --path kserve --source ./my-model --registry 127.0.0.1:5000 --kubeconfig ./kubeconfig
     """
@@ -144,7 +147,8 @@ def deploy_command(
     async def work() -> Endpoint:
         check_names(namespace, name)
         reference = modelcar or await _pushed(source, hub, registry, repository, base)
-        cluster = await Connection(kubeconfig, registry, gateway_class, gateway_url, context).open()
+        connection = Connection(kubeconfig, registry, gateway_class, gateway_url, context)
+        cluster = connection.without_gateway() if path is DeployPath.LLMD else await connection.open()
         spec = ServingSpec(
             namespace=namespace,
             name=name,
@@ -153,8 +157,7 @@ def deploy_command(
             engine_image=engine_image(engine, profile),
             profile=profile,
         )
-        deploy = deploy_raw if path is ServingPath.RAW else deploy_kserve
-        return await deploy(cluster, spec, os.environ.get(API_KEY) or token_urlsafe(32))
+        return await _DEPLOY[path](cluster, spec, os.environ.get(API_KEY) or token_urlsafe(32))
 
     endpoint = run(work)
     if as_json:
@@ -164,7 +167,7 @@ def deploy_command(
             f"{endpoint.path} answers as {endpoint.model}",
             {
                 "gateway": endpoint.base_url,
-                "host": endpoint.host,
+                "host": endpoint.host or "any: the path of the URL routes",
                 "modelcar": endpoint.modelcar_digest,
                 "first completion": f"after {endpoint.ready_s:.1f} s",
             },
@@ -304,10 +307,13 @@ def delete_command(
     cluster = Connection(kubeconfig, "", gateway_class, gateway_url, context).without_gateway()
 
     async def work() -> tuple[str, ...]:
-        return await delete_canary(cluster, namespace, name) + await delete(cluster, namespace, name)
+        return (
+            *await delete_canary(cluster, namespace, name),
+            *await delete(cluster, namespace, name),
+            *await delete_llmd(cluster, namespace, name),
+        )
 
-    deleted = run(work)
-    for one in deleted or ("nothing was deployed",):
+    for one in run(work) or ("nothing was deployed",):
         console_line(one)
 
 

@@ -75,7 +75,7 @@ async def roll_out(cluster: Cluster, spec: ServingSpec, endpoint: Endpoint, stra
         ClusterError: requests fail before the update, or the new pod does not come up, with the real cause (such as
             `Unschedulable` where a node has no room for two engines).
     """
-    path = endpoint.path
+    path = ServingPath(endpoint.path)
     load = ConstantLoad(endpoint, plan.rate_per_s, plan.timeout_s)
     async with kubernetes(cluster) as client, _strategy(client, spec, path, strategy) as engine:
         old = await _pods_of(client, engine, path)
@@ -155,7 +155,7 @@ async def _set_strategy(client: AsyncClient, engine: Json, path: ServingPath, st
 
 async def _update(client: AsyncClient, cluster: Cluster, spec: ServingSpec, engine: Json, endpoint: Endpoint) -> None:
     """Give the pods a new annotation and await that a pod with it alone serves."""
-    path = endpoint.path
+    path = ServingPath(endpoint.path)
     annotations = {STAMP: uuid4().hex}
     template = {"annotations": annotations}
     patch = {"template": {"metadata": template}} if path is ServingPath.RAW else template

@@ -16,7 +16,7 @@ from servepath.platform.commands import kubectl
 from servepath.platform.parts import Part, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from servepath.cluster.model import Cluster
@@ -71,11 +71,12 @@ async def plan(cluster: Cluster, lock: Lock, manifests: Path) -> tuple[Step, ...
     return tuple([await _step(cluster, part, found) for part in wanted])
 
 
-async def install(
+async def install(  # noqa: PLR0913
     cluster: Cluster,
     lock: Lock,
     manifests: Path,
     *,
+    more: Sequence[Part] = (),
     timeout_s: int = 600,
     progress: Callable[[Step], None] = lambda _: None,
 ) -> tuple[Step, ...]:
@@ -85,6 +86,7 @@ async def install(
         cluster: where; `gateway_class` chooses the data plane.
         lock: the pins.
         manifests: the `manifests` directory.
+        more: parts to install after the platform's own, such as the llm-d path's.
         timeout_s: budget of each part, in seconds.
         progress: called with each step when it begins.
 
@@ -97,7 +99,8 @@ async def install(
     """
     found = await helm.releases(cluster)
     taken = []
-    for part in parts(lock, manifests, cluster.gateway_class):
+    wanted = {part.name: part for part in (*parts(lock, manifests, cluster.gateway_class), *more)}
+    for part in wanted.values():
         step = await _step(cluster, part, found)
         progress(step)
         await _take(cluster, step, timeout_s)

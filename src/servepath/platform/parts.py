@@ -66,9 +66,9 @@ def parts(lock: Lock, manifests: Path, gateway_class: str = "agentgateway") -> t
             "the kinds that routes are made of",
             manifests=platform / "gateway-api",
             shown_by=(
-                _crd("gatewayclasses", _GATEWAY_API),
-                _crd("gateways", _GATEWAY_API),
-                _crd("httproutes", _GATEWAY_API),
+                crd("gatewayclasses", _GATEWAY_API),
+                crd("gateways", _GATEWAY_API),
+                crd("httproutes", _GATEWAY_API),
             ),
         ),
         Part(
@@ -77,7 +77,7 @@ def parts(lock: Lock, manifests: Path, gateway_class: str = "agentgateway") -> t
             chart=lock.chart("cert-manager"),
             namespace="cert-manager",
             values=platform / "cert-manager" / "values.yaml",
-            shown_by=(_crd("certificates", "cert-manager.io"),),
+            shown_by=(crd("certificates", "cert-manager.io"),),
         ),
         *own,
         Part(
@@ -85,7 +85,7 @@ def parts(lock: Lock, manifests: Path, gateway_class: str = "agentgateway") -> t
             "KServe's kinds",
             chart=lock.chart("kserve-crd"),
             namespace="kserve",
-            shown_by=(_crd("inferenceservices", "serving.kserve.io"),),
+            shown_by=(crd("inferenceservices", "serving.kserve.io"),),
         ),
         Part(
             "kserve-resources",
@@ -99,20 +99,25 @@ def parts(lock: Lock, manifests: Path, gateway_class: str = "agentgateway") -> t
     )
 
 
+def inference_extension(platform: Path) -> Part:
+    """Give the part of the InferencePools: agentgateway looks for them, and the llm-d path makes one."""
+    return Part(
+        "gateway-api-inference-extension",
+        "InferencePools, which agentgateway looks for",
+        manifests=platform / "inference-extension",
+        shown_by=(crd("inferencepools", "inference.networking.k8s.io"),),
+    )
+
+
 def _agentgateway(lock: Lock, platform: Path) -> tuple[Part, ...]:
     return (
-        Part(
-            "gateway-api-inference-extension",
-            "InferencePools, which agentgateway looks for",
-            manifests=platform / "inference-extension",
-            shown_by=(_crd("inferencepools", "inference.networking.k8s.io"),),
-        ),
+        inference_extension(platform),
         Part(
             "agentgateway-crds",
             "agentgateway's kinds",
             chart=lock.chart("agentgateway-crds"),
             namespace="agentgateway-system",
-            shown_by=(_crd("agentgatewaypolicies", "agentgateway.dev"),),
+            shown_by=(crd("agentgatewaypolicies", "agentgateway.dev"),),
         ),
         Part(
             "agentgateway",
@@ -125,5 +130,6 @@ def _agentgateway(lock: Lock, platform: Path) -> tuple[Part, ...]:
     )
 
 
-def _crd(plural: str, group: str) -> str:
+def crd(plural: str, group: str) -> str:
+    """Name a definition for `shown_by`."""
     return f"customresourcedefinition/{plural}.{group}"

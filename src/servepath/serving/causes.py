@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff")
 _IN_TIME = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_LLMD_FAILURES = ("ConfigNotFound", "RefsInvalid", "GatewayPreconditionNotMet")
 _FINAL_WORDS = ("denied the request", "is forbidden", "is invalid", "exceeded quota", "no matches for kind")
 
 
@@ -67,6 +68,19 @@ def cause_in_inferenceservice(service: Mapping[str, Any]) -> Cause | None:
     """Give the cause why KServe cannot reconcile an InferenceService (its reason is then `ReconcileFailed`)."""
     for condition in conditions(service).values():
         if condition.status == "False" and condition.reason == "ReconcileFailed":
+            return Cause(condition.reason, condition.message, may_pass=not is_final(condition.message))
+    return None
+
+
+def cause_in_llminferenceservice(service: Mapping[str, Any]) -> Cause | None:
+    """Give the cause why KServe cannot reconcile an LLMInferenceService.
+
+    Its reasons: a preset that is missing, presets that do not combine, a Gateway that is not there, or a part that the
+    API server refused (KServe v0.19.0, pkg/controller/v1alpha2/llmisvc: config_merge.go, router.go).
+    """
+    for condition in conditions(service).values():
+        failed = condition.reason in _LLMD_FAILURES or condition.reason.endswith("Error")
+        if condition.status == "False" and failed:
             return Cause(condition.reason, condition.message, may_pass=not is_final(condition.message))
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from servepath.serving.slots import SLOT_HEADER, Slot
 
@@ -13,6 +14,18 @@ class ServingPath(StrEnum):
 
     RAW = "raw"
     KSERVE = "kserve"
+
+
+class DeployPath(StrEnum):
+    """All that `servepath deploy` deploys: the two that are compared, and llm-d with several engines for itself."""
+
+    RAW = "raw"
+    KSERVE = "kserve"
+    LLMD = "llm-d"
+
+
+AnyPath: TypeAlias = ServingPath | Literal[DeployPath.LLMD]
+"""A path that answers."""
 
 
 class AutoscalerClass(StrEnum):
@@ -124,7 +137,7 @@ class Endpoint:
         slot: asks this slot of the KServe path, whatever the weights of its canary; None asks the stable hostname.
     """
 
-    path: ServingPath
+    path: AnyPath
     base_url: str
     host: str
     model: str

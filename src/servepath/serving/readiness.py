@@ -14,9 +14,15 @@ from servepath.cluster.diagnostics import container_log
 from servepath.cluster.wait import changes, conditions, describe, is_observed, until
 from servepath.errors import ClusterError
 from servepath.redaction import redact
-from servepath.serving.causes import Cause, cause_in_deployment, cause_in_inferenceservice, cause_in_pod
+from servepath.serving.causes import (
+    Cause,
+    cause_in_deployment,
+    cause_in_inferenceservice,
+    cause_in_llminferenceservice,
+    cause_in_pod,
+)
 from servepath.serving.completion import Attempt
-from servepath.serving.model import ServingPath
+from servepath.serving.model import AnyPath, DeployPath, ServingPath
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -40,11 +46,11 @@ class Expectation:
     Attributes:
         path: the serving path.
         namespace: where.
-        name: the applied object: the Deployment's or the InferenceService's name.
+        name: the applied object: the Deployment's, the InferenceService's or the LLMInferenceService's name.
         deployment: the Deployment that runs the engine; KServe makes its own.
         selector: labels of its pods.
         container: the engine's container as applied: image, args and model tell the new revision from the old.
-        host: the Host header, empty where the InferenceService's status tells it.
+        host: the Host header, empty where the InferenceService's status tells it, or where the path of the URL routes.
         model: the served model name.
         timeout_s: budget from now to the first completion, in seconds.
         request_timeout_s: budget of one completion, in seconds.
@@ -52,7 +58,7 @@ class Expectation:
         annotations: of its pods, where they alone tell the new revision from the old.
     """
 
-    path: ServingPath
+    path: AnyPath
     namespace: str
     name: str
     deployment: str
@@ -168,15 +174,15 @@ async def _serve_first(
 
     def ready_host(service: Json | None) -> str | None:
         latest[0] = service
-        return host_when_ready(service) if service is not None else None
+        return _CONTROLLED[expected.path].host(service) if service is not None else None
 
     host = expected.host
-    if expected.path is ServingPath.KSERVE:
-        progress.awaited = f"InferenceService {expected.name}"
+    if (controlled := _CONTROLLED.get(expected.path)) is not None:
+        progress.awaited = f"{controlled.kind} {expected.name}"
         progress.seen = lambda: describe(latest[0])
         host = await until(
             client,
-            "InferenceService",
+            controlled.kind,
             expected.namespace,
             expected.name,
             ready_host,
@@ -229,6 +235,12 @@ def host_when_ready(service: Mapping[str, Any]) -> str | None:
     return urlsplit(str(url)).netloc
 
 
+def _no_host_when_ready(service: Mapping[str, Any]) -> str | None:
+    """Give the empty host of an LLMInferenceService that says Ready: its route goes by the path of the URL."""
+    ready = conditions(service).get("Ready")
+    return "" if ready is not None and ready.status == "True" else None
+
+
 def _model_of(container: Mapping[str, Any]) -> str:
     values = {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
     return str(values.get("STORAGE_URI") or values.get("MODELCAR_DIGEST") or "")
@@ -239,8 +251,8 @@ def _watch_for_causes(group: TaskGroup, client: AsyncClient, expected: Expectati
     watched: list[tuple[str, str, Callable[[Json], Cause | None]]] = [
         ("Deployment", expected.deployment, cause_in_deployment)
     ]
-    if expected.path is ServingPath.KSERVE:
-        watched.append(("InferenceService", expected.name, cause_in_inferenceservice))
+    if (controlled := _CONTROLLED.get(expected.path)) is not None:
+        watched.append((controlled.kind, expected.name, controlled.cause))
 
     def of_this_revision(pod: Json) -> Cause | None:
         is_new = runs(pod["spec"], expected.container) and carries(pod, expected.annotations)
@@ -334,3 +346,18 @@ def _first_cluster_error(errors: BaseExceptionGroup[BaseException]) -> BaseExcep
 
 def _selector(expected: Expectation) -> str:
     return ",".join(f"{key}={value}" for key, value in expected.selector.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Controlled:
+    """An object of which KServe makes the Deployment: its kind, its host once it is ready, and why it never will be."""
+
+    kind: str
+    host: Callable[[Json], str | None]
+    cause: Callable[[Json], Cause | None]
+
+
+_CONTROLLED: Mapping[AnyPath, _Controlled] = {
+    ServingPath.KSERVE: _Controlled("InferenceService", host_when_ready, cause_in_inferenceservice),
+    DeployPath.LLMD: _Controlled("LLMInferenceService", _no_host_when_ready, cause_in_llminferenceservice),
+}

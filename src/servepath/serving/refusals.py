@@ -15,6 +15,16 @@ CANARY_REASON = (
     "(reconcilers/knative/ksvc_reconciler.go:134-152), so all traffic would go to the new revision at once"
 )
 CANARY_ALTERNATIVE = "two InferenceServices behind one HTTPRoute with weights"
+LORA_REASON = (
+    "a LoRA adapter cannot be a modelcar: KServe v0.19.0 runs one modelcar for each pod, and that is the model's "
+    "(pkg/controller/v1alpha2/llmisvc/workload_lora.go:106)"
+)
+LORA_ALTERNATIVE = "hf://, s3:// or pvc:// for the adapter; the model itself may be oci://"
+INITIALIZER_REASON = (
+    "without the storage initializer no model is attached, also none that needs no download: the controller looks at "
+    "this first, and at oci:// afterwards (workload_storage.go:95, :139)"
+)
+INITIALIZER_ALTERNATIVE = "no spec.storageInitializer: for oci:// none is started"
 LOCAL_CACHE_REASON = (
     "LocalModelCache does not work with a modelcar: it downloads a storageUri to the nodes and has no handler for "
     "oci://, so the pod would get both"
@@ -29,11 +39,13 @@ def refuse_unsupported(objects: Sequence[Mapping[str, Any]]) -> None:
         objects: Kubernetes objects as parsed from YAML.
 
     Raises:
-        UsageError: `canaryTrafficPercent` in Standard mode, a LocalModelCache, or an image without a digest.
+        UsageError: `canaryTrafficPercent` in Standard mode, a LocalModelCache, a LoRA adapter as oci://, a modelcar
+            that would not be attached, or an image without a digest.
     """
     for obj in objects:
         _refuse_canary(obj)
         _refuse_local_cache(obj)
+        _refuse_llmd(obj)
         for image in images_in(obj):
             refuse_unpinned(image, where=place(obj))
 
@@ -53,12 +65,14 @@ def refuse_unpinned(image: str, *, where: str) -> None:
 
 
 def images_in(node: Any) -> Iterator[str]:
-    """Give every image reference of an object: the values of `image`, and `STORAGE_URI` without its `oci://`."""
+    """Give every image reference of an object: the values of `image`, and what is `oci://` without that."""
     if isinstance(node, Mapping):
         if isinstance(node.get("image"), str):
             yield node["image"]
         if node.get("name") == "STORAGE_URI" and "value" in node:
             yield str(node["value"]).removeprefix("oci://")
+        if str(node.get("uri", "")).startswith("oci://"):
+            yield node["uri"].removeprefix("oci://")
         for value in node.values():
             yield from images_in(value)
     elif isinstance(node, list):
@@ -80,6 +94,20 @@ def _refuse_canary(obj: Mapping[str, Any]) -> None:
     for component, spec in obj.get("spec", {}).items():
         if isinstance(spec, Mapping) and "canaryTrafficPercent" in spec:
             raise UsageError(CANARY_REASON, where=f"{place(obj)} spec.{component}", expected=CANARY_ALTERNATIVE)
+
+
+def _refuse_llmd(obj: Mapping[str, Any]) -> None:
+    if obj.get("kind") != "LLMInferenceService":
+        return
+    spec = obj.get("spec", {})
+    model = spec.get("model", {})
+    for adapter in (model.get("lora") or {}).get("adapters") or []:
+        if str(adapter.get("uri", "")).startswith("oci://"):
+            raise UsageError(LORA_REASON, where=f"{place(obj)} spec.model.lora", expected=LORA_ALTERNATIVE)
+    if (spec.get("storageInitializer") or {}).get("enabled") is False:
+        raise UsageError(
+            INITIALIZER_REASON, where=f"{place(obj)} spec.storageInitializer", expected=INITIALIZER_ALTERNATIVE
+        )
 
 
 def _refuse_local_cache(obj: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ COMMANDS = (
     "report",
     "e2e",
 )
+LLMD = ["deploy", "--path", "llm-d", "--kubeconfig", "nowhere", "--modelcar", f"r.test/m@sha256:{'a' * 64}"]
 DIGEST = f"sha256:{'0' * 64}"
 
 
@@ -66,6 +67,10 @@ def test_every_command_explains_itself(servepath: Servepath, command: str) -> No
         (["deploy", "--path", "raw", "--kubeconfig", "k", "--source", "m"], 2, "a model needs a registry"),
         (["deploy", "--path", "raw", "--kubeconfig", "k", "--namespace", "Not_A_Label"], 2, "is not a DNS label"),
         (["deploy", "--path", "raw", "--kubeconfig", "k", "--api-key", "x"], 2, "No such option"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--min-replicas", "0"], 2, "nobody to decide"),
+        (["deploy", "--path", "raw", "--kubeconfig", "k", "--autoscaler", "vpa"], 2, "vpa"),
+        ([*LLMD, "--autoscaler", "hpa", "--max-replicas", "2"], 2, "the llm-d path is not autoscaled"),
+        (LLMD, 5, "nowhere"),
         (["e2e", "--kubeconfig", "k", "--registry", "r"], 2, "expected exactly one of them"),
         (["smoke", "--kubeconfig", "k", "--report", __file__], 3, "the report cannot be written"),
         (["bench", "--kubeconfig", "k", "--report", f"{__file__}/x"], 3, "the report cannot be written"),

@@ -17,6 +17,7 @@ from servepath.cli.app import app
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError, UsageError
 from servepath.platform.installing import Action, install, plan
+from servepath.platform.llmd import llmd_parts
 from servepath.platform.lock import read as read_lock
 
 if TYPE_CHECKING:
@@ -100,6 +101,25 @@ async def test_an_empty_cluster_gets_everything_in_order(tools: Tools) -> None:
     assert f"--values={MANIFESTS}/platform/kserve/values.yaml" in kserve
     assert all("--server-side" in line for line in tools.called("apply"))
     assert all(f"--kubeconfig={tools.cluster.kubeconfig}" in line for line in tools.calls.read_text().splitlines())
+
+
+async def test_the_llm_d_paths_parts_come_after_it_and_none_comes_twice(tools: Tools) -> None:
+    steps = await install(tools.cluster, LOCK, MANIFESTS, more=llmd_parts(LOCK, MANIFESTS))
+    names = [step.part.name for step in steps]
+    assert names[-4:] == [
+        "gateway-api-inference-extension-v1alpha2",
+        "kserve-llmisvc-crd",
+        "kserve-llmisvc-resources",
+        "kserve-runtime-configs",
+    ]
+    assert names.count("gateway-api-inference-extension") == 1
+    for chart, values in (
+        ("kserve-llmisvc-resources", "kserve-llmisvc"),
+        ("kserve-runtime-configs", "kserve-runtime-configs"),
+    ):
+        [line] = [line for line in tools.called("upgrade") if f"charts/{chart} " in line]
+        assert f"--values={MANIFESTS}/platform/{values}/values.yaml" in line
+        assert "--version=v0.19.0" in line
 
 
 async def test_what_is_there_is_kept_and_another_version_is_upgraded(tools: Tools) -> None:

@@ -38,7 +38,11 @@ def test_the_repository_s_lock_has_what_servepath_starts() -> None:
 
 @pytest.mark.parametrize(
     ("directory", "release"),
-    [("gateway-api", "gateway-api"), ("inference-extension", "gateway-api-inference-extension")],
+    [
+        ("gateway-api", "gateway-api"),
+        ("inference-extension", "gateway-api-inference-extension"),
+        ("inference-extension-v1alpha2", "gateway-api-inference-extension-v1alpha2"),
+    ],
 )
 def test_kustomizations_read_the_release_of_the_lock(directory: str, release: str) -> None:
     kustomization = yaml.safe_load((MANIFESTS / "platform" / directory / "kustomization.yaml").read_text())

@@ -57,9 +57,12 @@ def test_a_manifest_without_settings_is_refused() -> None:
         kserve.configured([webhook("other")], kserve.read_settings(VALUES))
 
 
-def test_only_the_managers_webhooks_are_taken_and_reached_on_the_loopback() -> None:
+def test_one_controllers_webhooks_are_taken_and_reached_on_the_loopback() -> None:
     hooks = kserve.webhooks(
-        [webhook("kserve-webhook-server-service"), webhook("llmisvc-webhook-server-service")], b"CA"
+        [webhook("kserve-webhook-server-service"), webhook("llmisvc-webhook-server-service")],
+        b"CA",
+        "kserve-webhook-server-service",
+        9443,
     )
     assert len(hooks) == 1
     assert hooks[0]["webhooks"][0]["clientConfig"] == {
