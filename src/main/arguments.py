@@ -11,6 +11,9 @@ ModelDirectory: TypeAlias = Annotated[
     dagger.Directory, Doc("Model directory: config.json, tokenizer and safetensors weights")
 ]
 PathChoice: TypeAlias = Annotated[Path, Doc("How to serve: `raw|kserve`")]
+DeployPathChoice: TypeAlias = Annotated[
+    Path, Doc("How to serve: `raw|kserve|llm_d`; llm_d needs two GPUs and its controller, and is counted out without")
+]
 ProfileChoice: TypeAlias = Annotated[
     Profile, Doc("What one engine may use: `cpu|cpu_small|gpu`; cpu_small is for 2 cores")
 ]

@@ -15,6 +15,9 @@ class Path(enum.Enum):
     KSERVE = "kserve"
     """A KServe InferenceService in Standard mode."""
 
+    LLM_D = "llm-d"
+    """A KServe LLMInferenceService: several engines behind a scheduler. To deploy; the other two are compared."""
+
 
 @dagger.enum_type
 class Profile(enum.Enum):

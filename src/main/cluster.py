@@ -10,6 +10,7 @@ from main import promotion
 from main.arguments import (
     Blocks,
     ClientRatePerS,
+    DeployPathChoice,
     ExpectedAnswer,
     HoldS,
     InPlace,
@@ -67,7 +68,7 @@ class Cluster:
 
     @never_cached
     async def deploy(
-        self, source: ModelDirectory, path: PathChoice = Path.KSERVE, profile: ProfileChoice = Profile.CPU
+        self, source: ModelDirectory, path: DeployPathChoice = Path.KSERVE, profile: ProfileChoice = Profile.CPU
     ) -> Endpoint:
         """Serve a model on one path, and wait for its first real completion.
 

@@ -12,7 +12,7 @@ from dagger.mod._utils import extract_enum_member_doc, get_doc
 from main.choices import Compression, Path, Profile
 from main.workbench import EVERYTHING_BUT_THE_LIBRARY
 from servepath.modelcar.image import compress
-from servepath.serving.model import ServingPath
+from servepath.serving.model import DeployPath
 from servepath.serving.profiles import PROFILES
 from tests.contract import sloppy
 
@@ -229,7 +229,7 @@ def test_no_secret_is_a_string(module: Module) -> None:
 
 
 def test_choices_are_the_library_s() -> None:
-    assert {choice.value for choice in Path} == {path.value for path in ServingPath}
+    assert {choice.value for choice in Path} == {path.value for path in DeployPath}
     assert {choice.value for choice in Profile} == set(PROFILES)
     assert {choice.value for choice in Compression} == {one.value for one in compress.Compression}
 

@@ -378,6 +378,16 @@ def test_the_way_back_is_planned_by_its_number(session: Session, cluster: dict[s
         accept(command)
 
 
+def test_llm_d_is_deployed_and_no_more(session: Session, cluster: dict[str, Any], model: str) -> None:
+    endpoint = session.invoke("Cluster", "deploy", {"source": model, "path": "LLM_D", "profile": "GPU"}, cluster)
+    (deployed,) = servepath_commands(session.engine.asked("stdout"))
+    assert "--path=llm-d" in deployed
+    accept(deployed)
+    for function in ("smoke", "bench"):
+        with pytest.raises(FunctionError, match="llm-d is deployed and answers, but is not checked or measured here"):
+            session.invoke("Endpoint", function, {}, endpoint | {"path": "LLM_D"})
+
+
 def test_evidence_of_a_failed_run_is_given_not_raised(session: Session, cluster: dict[str, Any], model: str) -> None:
     session.engine.answers["Container.exitCode"] = 6
     evidence = session.invoke("Cluster", "evidence", {"source": model}, cluster)

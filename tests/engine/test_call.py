@@ -50,7 +50,7 @@ def test_functions_are_listed(dagger: Dagger) -> None:
 def test_help_names_units_and_choices(dagger: Dagger) -> None:
     done = dagger.run("call", "cluster", "deploy", "--help")
     assert done.returncode == 0, done.stderr
-    assert "--path raw|kserve" in done.stdout
+    assert "--path raw|kserve|llm_d" in done.stdout
     assert "--profile cpu|cpu_small|gpu" in done.stdout
 
 
