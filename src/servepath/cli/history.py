@@ -9,8 +9,9 @@ import typer
 
 from servepath.cli.gke import AllowKeyFile, GkeCluster, GkeConnection, GkeEndpoint
 from servepath.cli.options import AsJson, Context, Name, Namespace
-from servepath.cli.output import console_line, print_json, print_text
+from servepath.cli.output import console_line
 from servepath.cli.promotion import OptionalKubeconfig, Target
+from servepath.cli.results import print_json, print_text
 from servepath.cli.running import run
 from servepath.promotion.history import last_succeeded
 from servepath.promotion.orphans import find_orphans

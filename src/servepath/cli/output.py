@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from servepath.cli.results import plain, print_fields, print_json, print_text
+from servepath.cli.results import print_json
 from servepath.errors import ServepathError
 from servepath.evidence import CheckResult, Verdict
 from servepath.redaction import redact
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from servepath.report.model import Report
 
-__all__ = ["plain", "print_fields", "print_json", "print_text"]
 MARKS = {Verdict.PASS: ("ok", "green"), Verdict.FAIL: ("FAIL", "red"), Verdict.SKIP: ("skip", "yellow")}
 
 

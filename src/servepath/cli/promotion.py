@@ -33,7 +33,7 @@ from servepath.cli.options import (
     ProfileName,
     Registry,
 )
-from servepath.cli.output import print_json, print_outcome, print_text, stderr_console
+from servepath.cli.output import print_outcome, stderr_console
 from servepath.cli.plan import (
     Blocks,
     BudgetS,
@@ -46,6 +46,7 @@ from servepath.cli.plan import (
     plan_of,
 )
 from servepath.cli.progress import show_stages
+from servepath.cli.results import print_json, print_text
 from servepath.cli.running import run
 from servepath.cli.serving import API_KEY
 from servepath.e2e import exit_code_of
