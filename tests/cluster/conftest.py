@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from ci.node.control_plane import ControlPlane
     from ci.node.kserve import KServe
     from ci.node.registry import Registry
+
+
+PODS = Path(__file__).parent / "pods"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests whose pods run last: when their kubelet has gone, nobody takes their pods away any more."""
+    items.sort(key=lambda item: PODS in item.path.parents)
 
 
 @pytest.fixture(scope="session")
