@@ -40,7 +40,7 @@ async def prepare(cache: Path) -> Path:
 
 
 async def start(layout: Layout, plane: ControlPlane) -> Process:
-    """Start it inside the holder, and return once it has written the node's rules for the first time.
+    """Start it inside the holder, and return once it is healthy: it writes the node's rules a moment later.
 
     Raises:
         ClusterError: it died or was not ready in time.
