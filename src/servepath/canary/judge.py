@@ -43,7 +43,7 @@ def judge(comparison: Comparison, requests: Sequence[ClientRequest], slot: Slot,
 
     Args:
         comparison: the paired measurement.
-        requests: the clients' requests of the step.
+        requests: the requests of the step beside the pairs: the clients', and those that balance them.
         slot: where the canary is.
         plan: what is allowed.
     """
@@ -104,7 +104,7 @@ def _client_errors(requests: Sequence[ClientRequest], slot: Slot, plan: CanaryPl
     its = [request for request in requests if request.slot is slot]
     failed = [request for request in its if request.error]
     found = _too_many_errors(len(failed), len(its), plan, failed[0].error if failed else "")
-    return [f"of the clients that it answered, {one}" for one in found]
+    return [f"beside the pairs, {one}" for one in found]
 
 
 def _missed(one: SloResult) -> str:

@@ -36,7 +36,7 @@ class ClientLoad:
 
     While the canary has its share, each request is followed by one of the same kind to the slot that did not answer it.
     So both slots carry the same load whatever the weights, and their latencies can be compared at 5% as at 95%. Those
-    are no client's requests and are counted nowhere.
+    are no client's requests: their failures tell against the slot, and are not among the clients'.
 
     Args:
         endpoint: the stable hostname.
@@ -56,6 +56,7 @@ class ClientLoad:
             output_tokens=plan.output_tokens, connect_timeout_s=plan.timeout_s, request_timeout_s=plan.timeout_s
         )
         self._requests: list[ClientRequest] = []
+        self._balance: list[ClientRequest] = []
         self._ending = anyio.Event()
 
     @property
@@ -64,8 +65,8 @@ class ClientLoad:
         return tuple(sorted(self._requests, key=lambda request: request.sent_s))
 
     def since(self, time_s: float) -> Sequence[ClientRequest]:
-        """The requests that were sent from then on and have ended."""
-        return [request for request in self._requests if request.sent_s >= time_s]
+        """Every request beside the pairs that was sent from then on and has ended, those that balance the load too."""
+        return [request for request in (*self._requests, *self._balance) if request.sent_s >= time_s]
 
     async def run(self) -> None:
         """Send until `end` is called, and await what is under way then."""
@@ -93,7 +94,8 @@ class ClientLoad:
         self._requests.append(_as_client_request(sample, slot))
         if slot is not None and (other := self.both.get(slot.other)) is not None:
             balance = self._request(http, number, other.headers())
-            await self._send(http, balance, number, anyio.current_time() - self._began_s)
+            sample = await self._send(http, balance, number, anyio.current_time() - self._began_s)
+            self._balance.append(_as_client_request(sample, slot.other))
 
     def _request(self, http: httpx.AsyncClient, number: int, headers: Mapping[str, str]) -> httpx.Request:
         body = chat_body(self._endpoint.model, self._prompts.prompt((number,)), self._plan.output_tokens, _SEED)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from servepath.canary.model import FULL_PERCENT
 from servepath.canary.state import Canary, Phase, RouteState
 from servepath.cluster.objects import MANAGED_BY, OWNER, Json, place
 from servepath.errors import ClusterError
@@ -24,6 +23,10 @@ REVISION_HEADER = "servepath-revision"
 """The header of an answer that says by which state of the route it was led."""
 
 REVISION_ANNOTATION = "servepath.dev/revision"
+PER_PERCENT = 10_000
+PLACE_WEIGHT = 1
+"""Of a place whose slot gets nothing: one of a million requests goes there, to the other slot as all do."""
+
 CANARY = "canary.servepath.dev/"
 """Prefix of the annotations of a canary under way, one for each field of `Canary`."""
 
@@ -59,7 +62,7 @@ def render_route(
     parents = [
         {**parent, "namespace": gateway.namespace, "name": gateway.name} for parent in base["spec"]["parentRefs"]
     ]
-    rules = [_rule(rule, spec, state) for rule in base["spec"]["rules"] if _slot_of(rule) in {None, *state.weights}]
+    rules = [_rule(rule, spec, state) for rule in base["spec"]["rules"]]
     route = {
         **base,
         "metadata": metadata,
@@ -95,15 +98,20 @@ def read_state(route: Mapping[str, Any]) -> RouteState:
     except (KeyError, ValueError) as error:
         raise _changed_by_hand(route, f"its annotations cannot be read ({error})") from error
     weights = read_weights(route)
-    if weights != state.weights:
-        raise _changed_by_hand(route, f"its weights are {_in_words(weights)} and not {_in_words(state.weights)}")
+    expected = {slot: share for slot, share in state.weights.items() if share}
+    if weights != expected:
+        raise _changed_by_hand(route, f"its weights are {_in_words(weights)} and not {_in_words(expected)}")
     return state
 
 
 def read_weights(route: Mapping[str, Any]) -> dict[Slot, int]:
-    """Read the weight of each slot from the rule that leads everybody who names no slot."""
+    """Read the share of each slot, in percent, from the rule that leads everybody who names no slot."""
     backends: list[Json] = next((rule["backendRefs"] for rule in route["spec"]["rules"] if _slot_of(rule) is None), [])
-    return {_slot_of_backend(backend): backend["weight"] for backend in backends}
+    return {
+        _slot_of_backend(backend): round(backend["weight"] / PER_PERCENT)
+        for backend in backends
+        if backend["weight"] != PLACE_WEIGHT
+    }
 
 
 def read_hostnames(route: Mapping[str, Any]) -> tuple[str, ...]:
@@ -112,17 +120,36 @@ def read_hostnames(route: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rule(rule: Json, spec: ServingSpec, state: RouteState) -> Json:
-    """Give a rule of the manifest its backends, their weights, the revision and the timeout."""
+    """Give a rule of the manifest its backends, their weights, the revision and the timeout.
+
+    Every rule and every place of it is always there, in its order and with a weight: a slot that is to get nothing has
+    the other slot's service in its place. Envoy Gateway names Envoy's clusters by rule and place and leaves those
+    without weight out; a cluster that goes is gone a moment before the route that leads to it, and whoever comes in
+    between gets an empty HTTP 500 (seen once, at a rollback). So what changes is only where a cluster leads and how
+    much it gets.
+    """
     made = copy.deepcopy(rule)
     is_weighted = _slot_of(rule) is None
+    backends = {_slot_of_backend(backend): backend for backend in made["backendRefs"]}
+    served = {slot: share for slot, share in state.weights.items() if share or not is_weighted}
     made["backendRefs"] = [
-        {**backend, "name": service_of(spec, slot), "weight": state.weights[slot] if is_weighted else FULL_PERCENT}
-        for backend in made["backendRefs"]
-        if (slot := _slot_of_backend(backend)) in state.weights
+        {
+            **(backends[slot] if slot in served else _in_place_of(backends[slot], slot.other)),
+            "name": service_of(spec, slot if slot in served else slot.other),
+            "weight": served[slot] * PER_PERCENT if slot in served and is_weighted else PLACE_WEIGHT,
+        }
+        for slot in backends
     ]
     _header(made["filters"], REVISION_HEADER)["value"] = str(state.revision)
     made["timeouts"] = {"request": f"{spec.profile.request_timeout_s}s"}
     return made
+
+
+def _in_place_of(backend: Json, slot: Slot) -> Json:
+    """Give a backend that names the other slot in its answers."""
+    named = copy.deepcopy(backend)
+    _header(named["filters"], SLOT_HEADER)["value"] = str(slot)
+    return named
 
 
 def service_of(spec: ServingSpec, slot: Slot) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 MAX_CELL_CHARS = 300
 # What begins a list, a quote or a heading where a text begins a line.
-OPENS_A_BLOCK = re.compile(r"^(\d*)([-+*>#]+(?=\s|$)|>|[.)])")
+OPENS_A_BLOCK = re.compile(r"^(\d*)([-+*>#]+(?=\s|$)|>|[.)](?=\s|$))")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

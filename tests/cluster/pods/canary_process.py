@@ -1,27 +1,19 @@
-"""A canary in a process of its own, so that a test can kill it: cluster and spec on stdin, progress on stdout."""
+"""A canary in a process of its own, so that a test can kill it: what to do pickled on stdin, progress on stdout."""
 
 from __future__ import annotations
 
-import json
+import pickle
 import sys
-from pathlib import Path
 
 import anyio
 
 from servepath.canary.run import run_canary
-from servepath.cluster.model import Cluster
-from servepath.serving.model import Profile, ServingSpec
 from tests.cluster.pods.test_canary import PLAN
 
 
 def main() -> None:
     """Lead the canary to its end."""
-    call = json.loads(sys.stdin.readline())
-    cluster = Cluster(**{**call["cluster"], "kubeconfig": Path(call["cluster"]["kubeconfig"])})
-    profile = call["spec"]["profile"]
-    spec = ServingSpec(
-        **{**call["spec"], "profile": Profile(**{**profile, "engine_args": tuple(profile["engine_args"])})}
-    )
+    cluster, spec = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the test
 
     def say(words: str) -> None:
         sys.stdout.write(f"{words}\n")

@@ -5,9 +5,9 @@ One stable slot serves all tests of this file; each canary begins from what the 
 
 from __future__ import annotations
 
-import json
+import pickle
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,8 @@ async def test_a_good_canary_is_promoted_and_no_client_loses_a_request(
     assert [step.weight_percent for step in result.steps] == [10, 50, 100]
     assert {step.decision for step in result.steps} == {Decision.PROMOTE}
     assert [change.canary_percent for change in result.weights] == [10, 50, 100]
-    assert {request.slot for request in result.requests} == set(Slot)
+    # Before the route was there, KServe's own led, and it names no slot.
+    assert {request.slot for request in result.requests} == {None, *Slot}
     model, weights, gone = await serves(serving_cluster, stable)
     assert model == spec.modelcar_reference
     assert weights == {result.canary_slot: 100}
@@ -133,9 +134,8 @@ async def test_a_slow_engine_is_rolled_back_and_no_client_loses_a_request(
     assert "slower" in result.cause
     assert lost(result) == []
     assert [change.canary_percent for change in result.weights] == [10, 0]
-    assert {request.slot for request in result.requests if request.sent_s > result.weights[-1].taken_s} == {
-        result.canary_slot.other
-    }
+    after = {request.slot for request in result.requests if request.sent_s > result.weights[-1].taken_s}
+    assert after == {result.canary_slot.other}
 
 
 async def test_errors_of_the_canary_roll_it_back_at_its_first_step(
@@ -298,11 +298,10 @@ def at_the_first_step(event: anyio.Event) -> Callable[[str], None]:
 
 async def killed(cluster: Cluster, spec: ServingSpec, moment: str) -> None:
     """Run a canary in a process of its own, and kill that with SIGKILL at the moment of which it says so."""
-    call = {"cluster": asdict(cluster) | {"kubeconfig": str(cluster.kubeconfig)}, "spec": asdict(spec)}
     async with await anyio.open_process([sys.executable, "-m", "tests.cluster.pods.canary_process"]) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        await process.stdin.send(f"{json.dumps(call)}\n".encode())
+        await process.stdin.send(pickle.dumps((cluster, spec)))
         said = ""
         async for chunk in process.stdout:
             said += chunk.decode()

@@ -160,7 +160,7 @@ async def test_killed_before_any_write_the_next_call_promotes(small: SmallCluste
     at_the_kill = small.weights()
     assert at_the_kill in [
         {Slot.BLUE: 100},
-        *({Slot.BLUE: 100 - share, Slot.GREEN: share} for share in (0, 10, 100)),
+        {Slot.BLUE: 90, Slot.GREEN: 10},
         {Slot.GREEN: 100},
     ]
     state = (await adopt(small.cluster, NAMESPACE, NAME, PROFILE)).state
@@ -257,6 +257,6 @@ async def test_a_route_that_somebody_changed_is_not_written(small: SmallCluster)
     await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
     route = small.route()
     assert route is not None
-    route["spec"]["rules"][-1]["backendRefs"][0]["weight"] = 7
+    route["spec"]["rules"][0]["backendRefs"][0]["weight"] = 70_000
     with pytest.raises(ClusterError, match="somebody changed it: its weights are blue 7"):
         await run_canary(small.cluster, CANARY, PLAN)

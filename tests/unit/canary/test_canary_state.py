@@ -172,16 +172,33 @@ async def test_a_route_is_read_back_as_the_state_it_was_made_of(moves: int, stab
     state = rolled_back(state, "two\nlines") if moves == 4 else state
     route = render_route(await route_manifest(), SPEC, GatewayRef("gateways", "public"), ("a.test",), state)
     assert read_state(route) == state
-    assert read_weights(route) == state.weights
+    assert read_weights(route) == {slot: share for slot, share in state.weights.items() if share}
     assert route["spec"]["parentRefs"][0]["namespace"] == "gateways"
     assert {rule["timeouts"]["request"] for rule in route["spec"]["rules"]} == {"300s"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("moves", range(6))
+@pytest.mark.parametrize("stable", Slot)
+async def test_every_rule_and_place_is_always_there_and_leads_to_a_slot_that_serves(moves: int, stable: Slot) -> None:
+    state = walked(begun(RouteState(stable), canary(stable.other, (5, 50, 100))), moves)
+    route = render_route(await route_manifest(), SPEC, GatewayRef(), ("a.test",), state)
+    rules = route["spec"]["rules"]
+    assert [len(rule["backendRefs"]) for rule in rules] == [2, 1, 1]
+    backends = [backend for rule in rules for backend in rule["backendRefs"]]
+    assert min(backend["weight"] for backend in backends) > 0
+    named = {"blue": "model-kserve-predictor", "green": "model-green-kserve-predictor"}
+    slots_led_to = [backend["filters"][0]["responseHeaderModifier"]["set"][0]["value"] for backend in backends]
+    assert [backend["name"] for backend in backends] == [named[slot] for slot in slots_led_to]
+    assert set(slots_led_to) <= {str(slot) for slot in state.weights}
+    assert {str(slot) for slot, share in state.weights.items() if share} == set(slots_led_to[:2])
 
 
 @pytest.mark.anyio
 async def test_a_route_whose_weights_somebody_changed_is_not_taken_for_ours() -> None:
     state = walked(begun(RouteState(Slot.BLUE), canary(Slot.GREEN)), 2)
     route = render_route(await route_manifest(), SPEC, GatewayRef(), ("a.test",), state)
-    route["spec"]["rules"][-1]["backendRefs"][1]["weight"] = 50
+    route["spec"]["rules"][0]["backendRefs"][1]["weight"] = 500_000
     with pytest.raises(ClusterError, match="weights are blue 95, green 50 and not blue 95, green 5"):
         read_state(route)
     del route["metadata"]["annotations"]["servepath.dev/stable-slot"]
