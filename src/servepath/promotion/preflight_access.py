@@ -78,6 +78,7 @@ def accesses(
         ours("coordination.k8s.io", "leases", "get", "create", "update", "patch", "delete"),
         ours("", "pods", *READ, "create", "delete"),
         ours("", "pods/log", "get"),
+        ours("", "pods/exec", "get", "create"),
         ours("", "events", "list"),
         ours("", "resourcequotas", "list"),
         ours("apps", "replicasets", *READ),

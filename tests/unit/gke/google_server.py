@@ -171,9 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
         if status == HTTPStatus.UNAUTHORIZED and self.path.startswith("/v2/"):
             self.send_header("WWW-Authenticate", 'Basic realm="registry"')
         self.end_headers()
-        self.wfile.write(text)
+        if self.command != "HEAD":
+            self.wfile.write(text)
 
-    do_GET = do_POST = _handle  # noqa: N815 - the names of the standard library
+    do_GET = do_HEAD = do_POST = _handle  # noqa: N815 - the names of the standard library
 
     def log_message(self, *_: object) -> None:
         """Keep quiet."""

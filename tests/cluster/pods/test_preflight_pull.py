@@ -1,0 +1,53 @@
+"""A real kubelet asks a registry that answers, one that refuses, and an address where there is none."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servepath.cluster.client import kubernetes
+from servepath.evidence import Verdict
+from servepath.promotion.preflight_probe import probe_registry
+from tests.unit.gke.google_server import Google, GoogleServer
+from tests.unit.served import served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ci.node.control_plane import ControlPlane
+    from servepath.cluster.model import Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
+
+
+@pytest.fixture
+async def namespace(plane: ControlPlane) -> AsyncIterator[str]:
+    name = f"pull-{uuid.uuid4().hex[:8]}"
+    await plane.kubectl("create", "namespace", name)
+    await plane.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    yield name
+    await plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+async def test_a_registry_that_the_node_reaches(plane: ControlPlane, serving_cluster: Cluster, namespace: str) -> None:
+    async with kubernetes(serving_cluster) as client:
+        result = await probe_registry(client, namespace, f"{serving_cluster.registry}/servepath/none", "kubectl")
+    assert result.verdict is Verdict.PASS, result.seen
+    assert await plane.kubectl("-n", namespace, "get", "pods", "-o", "name") == ""
+
+
+async def test_a_registry_that_does_not_let_the_node_in(serving_cluster: Cluster, namespace: str) -> None:
+    with served(GoogleServer(Google())) as server:
+        async with kubernetes(serving_cluster) as client:
+            result = await probe_registry(client, namespace, f"{server.address}/servepath/none", "kubectl")
+    assert result.verdict is Verdict.FAIL, result.seen
+    assert "does not let node" in result.seen
+
+
+async def test_no_registry_at_all(serving_cluster: Cluster, namespace: str) -> None:
+    async with kubernetes(serving_cluster) as client:
+        result = await probe_registry(client, namespace, "127.0.0.1:1/servepath/none", "kubectl")
+    assert result.verdict is Verdict.FAIL, result.seen
+    assert "does not reach it" in result.seen
