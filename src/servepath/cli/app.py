@@ -18,6 +18,7 @@ HELP = """Does my model serve, how fast, and what does KServe cost and give over
 
 The stages run in this order, each alone or all of them by `servepath e2e`:
 modelcar, cluster, platform, deploy, smoke, bench, report.
+A digest that passed goes on by `servepath promote`, or on one cluster by `servepath canary`.
 
 Exit codes: 0 pass, 2 usage, 3 input, 4 registry, 5 cluster, 6 check failed, 7 SLO missed, 8 refused, 9 rolled back,
 130 interrupted.
