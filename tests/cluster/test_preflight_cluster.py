@@ -24,8 +24,8 @@ from servepath.errors import PromotionRefusedError
 from servepath.evidence import CheckResult, Verdict
 from servepath.promotion.model import PromotionRequest
 from servepath.promotion.plan import make_plan
-from servepath.promotion.preflight import preflight
-from servepath.promotion.preflight_results import missing_of
+from servepath.promotion.preflight.results import missing_of
+from servepath.promotion.preflight.run import preflight
 from servepath.serving.deploy import apply_kserve, apply_raw, delete
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import GKE

@@ -18,7 +18,7 @@ from servepath.cluster.client import kubernetes
 from servepath.errors import ClusterError
 from servepath.evidence import Verdict
 from servepath.gke.connect import gke_cluster
-from servepath.promotion.preflight import preflight
+from servepath.promotion.preflight.run import preflight
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import GKE
 from tests.cluster.google_account import CACHED_S, TARGET, Account, asked, google_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from servepath.promotion.preflight_access import CLUSTER_ROLE, PLATFORM_ROLE, RELEASE_ROLE, Access, accesses
+from servepath.promotion.preflight.access import CLUSTER_ROLE, PLATFORM_ROLE, RELEASE_ROLE, Access, accesses
 from tests.contract.kubernetes_schemas import ROOT
 from tests.contract.test_manifests import SERVING, built
 

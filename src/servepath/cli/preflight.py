@@ -27,9 +27,9 @@ from servepath.cli.output import show_checks
 from servepath.cli.running import run
 from servepath.errors import PromotionRefusedError, UsageError
 from servepath.modelcar.registry.client import RegistryOptions
-from servepath.promotion.preflight import preflight
-from servepath.promotion.preflight_images import image_bytes
-from servepath.promotion.preflight_results import missing_of
+from servepath.promotion.preflight.images import image_bytes
+from servepath.promotion.preflight.results import missing_of
+from servepath.promotion.preflight.run import preflight
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.profiles import profile_named
 

@@ -54,8 +54,8 @@ from servepath.errors import UsageError
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.platform import lock
 from servepath.promotion.model import GatePlan, PromotionRequest
-from servepath.promotion.preflight import preflight
-from servepath.promotion.preflight_images import image_bytes
+from servepath.promotion.preflight.images import image_bytes
+from servepath.promotion.preflight.run import preflight
 from servepath.promotion.promote import recover_release
 from servepath.promotion.proof import read_proof
 from servepath.promotion.rollback import read_release, request_back, version_before

@@ -15,7 +15,7 @@ from servepath.promotion.current import read_current, refuse_canary
 from servepath.promotion.history import last_succeeded, read_history
 from servepath.promotion.inventory import content_of
 from servepath.promotion.model import Action, Plan, PlannedChange, PlannedCost
-from servepath.promotion.preflight_results import missing_of, refuse_missing
+from servepath.promotion.preflight.results import missing_of, refuse_missing
 from servepath.promotion.record import Strategy
 from servepath.serving.model import ServingPath
 from servepath.serving.render import GatewayRef, object_name, render

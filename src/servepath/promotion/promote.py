@@ -18,7 +18,7 @@ from servepath.promotion.engines import await_engines
 from servepath.promotion.history import last_succeeded, read_history
 from servepath.promotion.lease import hold
 from servepath.promotion.plan import make_plan
-from servepath.promotion.preflight_results import refuse_missing
+from servepath.promotion.preflight.results import refuse_missing
 from servepath.promotion.proof import Wanted, refuse_unproven
 from servepath.promotion.record import Record, Stage, Strategy
 from servepath.promotion.restore import take_snapshot

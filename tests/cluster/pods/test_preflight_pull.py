@@ -9,7 +9,7 @@ import pytest
 
 from servepath.cluster.client import kubernetes
 from servepath.evidence import Verdict
-from servepath.promotion.preflight_probe import probe_registry
+from servepath.promotion.preflight.probe import probe_registry
 from tests.unit.gke.google_server import Google, GoogleServer
 from tests.unit.served import served
 

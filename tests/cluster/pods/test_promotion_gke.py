@@ -18,7 +18,7 @@ from servepath.gke.connect import gke_cluster
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.promotion.history import read_history
 from servepath.promotion.model import PromotionRequest
-from servepath.promotion.preflight import preflight
+from servepath.promotion.preflight.run import preflight
 from servepath.promotion.record import State
 from servepath.promotion.run import run_promotion
 from servepath.serving.model import ServingPath, ServingSpec

@@ -15,12 +15,12 @@ from servepath.evidence import CheckResult, Verdict
 from servepath.gke.model import ArtifactRepository, GkeFacts, GkeTarget, NodePool, Quota
 from servepath.promotion.model import PromotionRequest
 from servepath.promotion.plan import make_plan
-from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
-from servepath.promotion.preflight_needs import Needs, needs_of
-from servepath.promotion.preflight_probe import judge_pull
-from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas, metric_of
-from servepath.promotion.preflight_registry import check_registry
-from servepath.promotion.preflight_results import missing, missing_of, refuse_missing, there, untold
+from servepath.promotion.preflight.capacity import check_disk, check_nodes, rooms_of
+from servepath.promotion.preflight.needs import Needs, needs_of
+from servepath.promotion.preflight.probe import judge_pull
+from servepath.promotion.preflight.quota import check_regional_quota, check_resource_quotas, metric_of
+from servepath.promotion.preflight.registry import check_registry
+from servepath.promotion.preflight.results import missing, missing_of, refuse_missing, there, untold
 from servepath.serving.profiles import GKE
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from servepath.evidence import CheckResult, Verdict
 from servepath.gke.apis import read_quotas
 from servepath.gke.connect import lasting
 from servepath.platform import checking
-from servepath.promotion.preflight_access import accesses, check_access
-from servepath.promotion.preflight_capacity import check_disk, check_nodes, rooms_of
-from servepath.promotion.preflight_needs import Needs, needs_of
-from servepath.promotion.preflight_probe import probe_registry
-from servepath.promotion.preflight_quota import check_regional_quota, check_resource_quotas
-from servepath.promotion.preflight_registry import check_registry
-from servepath.promotion.preflight_results import judged, missing, there, untold
+from servepath.promotion.preflight.access import accesses, check_access
+from servepath.promotion.preflight.capacity import check_disk, check_nodes, rooms_of
+from servepath.promotion.preflight.needs import Needs, needs_of
+from servepath.promotion.preflight.probe import probe_registry
+from servepath.promotion.preflight.quota import check_regional_quota, check_resource_quotas
+from servepath.promotion.preflight.registry import check_registry
+from servepath.promotion.preflight.results import judged, missing, there, untold
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.render import GatewayRef, render
 

@@ -18,8 +18,8 @@ from servepath.cluster.client import errors_of
 from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.cluster.wait import until
 from servepath.errors import ClusterError
-from servepath.promotion.preflight_registry import NAME
-from servepath.promotion.preflight_results import missing, there, untold
+from servepath.promotion.preflight.registry import NAME
+from servepath.promotion.preflight.results import missing, there, untold
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient

@@ -2,14 +2,14 @@
 
 Kubernetes has no way to ask a node whether it reaches an address. What is told here is what leaves a trace: a node that
 has pulled from this registry before, and on GKE the right of the nodes' own credentials. Where neither tells, the
-answer is that it is not known; `preflight_probe` then lets a pod try, which only a promotion that acts does.
+answer is that it is not known; `probe` then lets a pod try, which only a promotion that acts does.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from servepath.promotion.preflight_results import missing, there, untold
+from servepath.promotion.preflight.results import missing, there, untold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,7 +14,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from servepath.cluster.client import errors_of
 from servepath.parallel import run_all
 from servepath.promotion.inventory import API_VERSIONS, RESOURCES
-from servepath.promotion.preflight_results import judged
+from servepath.promotion.preflight.results import judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from servepath.promotion.preflight_needs import GPU, Needs, PodNeed, quantity
-from servepath.promotion.preflight_results import judged, untold
+from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, quantity
+from servepath.promotion.preflight.results import judged, untold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from servepath.promotion.preflight_needs import GPU, Needs, PodNeed, labels_of, quantity, requests_of
-from servepath.promotion.preflight_results import judged, missing, there, untold
+from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, labels_of, quantity, requests_of
+from servepath.promotion.preflight.results import judged, missing, there, untold
 from servepath.serving.render import INSTANCE
 
 if TYPE_CHECKING:
