@@ -47,28 +47,38 @@ async def open_paths_are_not_routed(tools: Tools, endpoint: Endpoint) -> Finding
 
 
 async def route_timeout_is_as_asked(tools: Tools, endpoint: Endpoint) -> Finding:
-    """Every rule of the path's HTTPRoute has the request timeout that was asked for.
+    """Every rule that leads to the path's engine has the request timeout that was asked for.
 
     Why: KServe's default of 60 s cuts long generations. Source: KServe v0.19.0, `httproute_reconciler.go`,
     `resolveTimeout`; Gateway API, `HTTPRouteTimeouts`.
     """
     asked_s = tools.context.spec.profile.request_timeout_s
-    problems = judge_timeouts(await read_routes(tools, endpoint), asked_s)
+    problems = judge_timeouts(await read_routes(tools, endpoint), asked_s, endpoint.workload)
     return finding(problems, f"{asked_s} s", show_routes(tools, endpoint), expected=f"a request timeout of {asked_s} s")
 
 
-def judge_timeouts(routes: list[Json], asked_s: int) -> list[str]:
-    """Give the rules whose request timeout is another than `asked_s` seconds."""
+def judge_timeouts(routes: list[Json], asked_s: int, service: str) -> list[str]:
+    """Give the rules whose request timeout is another than `asked_s` seconds.
+
+    While a canary is led, rules of the same host lead to the other slot's Service too: those are that engine's.
+    """
     problems = []
+    judged = 0
     for route in routes:
         name = route["metadata"]["name"]
         rules = route.get("spec", {}).get("rules") or []
         if not rules:
             problems.append(f"HTTPRoute {name} has no rule")
         for number, rule in enumerate(rules):
+            backends = {backend["name"] for backend in rule.get("backendRefs") or ()}
+            if backends and service not in backends:
+                continue
+            judged += 1
             written = (rule.get("timeouts") or {}).get("request", "")
             if duration_s(written) != asked_s:
                 problems.append(f"HTTPRoute {name} rule {number}: timeouts.request is {written or 'not set'}")
+    if not judged and not problems:
+        problems.append(f"no rule leads to the Service {service}")
     return problems
 
 

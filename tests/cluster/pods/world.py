@@ -86,7 +86,10 @@ async def is_again(plane: ControlPlane, namespace: str, before: dict[str, Json],
             found = await everything(plane, namespace)
             after = found if pods else without_pods(found)
             await anyio.sleep(0.2)
-    assert after == wanted
+    differ = {
+        name: (wanted.get(name), after.get(name)) for name in {*wanted, *after} if wanted.get(name) != after.get(name)
+    }
+    assert differ == {}, differ
 
 
 async def settled(plane: ControlPlane, namespace: str) -> dict[str, Json]:

@@ -261,6 +261,12 @@ BROKEN: tuple[Broken, ...] = (
     Broken(
         "route_timeout_is_as_asked", "raw", lambda world: world.api.routes[0]["spec"].update(rules=[]), "has no rule"
     ),
+    Broken(
+        "route_timeout_is_as_asked",
+        "raw",
+        lambda world: world.api.routes[0]["spec"]["rules"][0].update(backendRefs=[{"name": "another"}]),
+        "no rule leads to the Service",
+    ),
     Broken("webhook_made_the_modelcar_form", "kserve", spec(KSERVE_APP, initContainers=[]), "no init container"),
     Broken("webhook_made_the_modelcar_form", "kserve", _no_sidecar, "no sidecar modelcar"),
     Broken("webhook_made_the_modelcar_form", "kserve", _no_link, "does not link /mnt/models"),

@@ -16,7 +16,7 @@ from servepath.checks.modelcar_checks import judge_link, judge_modelcar_digest
 from servepath.checks.network_checks import is_at_large, peer_in_words, selects
 from servepath.checks.parity_checks import judge_same_engine
 from servepath.checks.pods import digest_of
-from servepath.checks.route_checks import duration_s
+from servepath.checks.route_checks import duration_s, judge_timeouts
 from servepath.cluster.model import Cluster
 from servepath.serving.model import Endpoint, ServingPath
 from servepath.serving.slots import Slot
@@ -153,3 +153,12 @@ def test_a_slot_is_asked_by_its_header_in_every_kind_of_question() -> None:
         assert question.headers()["servepath-slot"] == "green"
         assert "-H 'servepath-slot: green'" in question.curl()
         assert "servepath-slot" not in replace(question, slot=None).headers()
+
+
+def test_the_timeout_of_another_slots_rule_is_not_this_engines() -> None:
+    def rule(service: str, timeout: str) -> dict[str, Any]:
+        return {"backendRefs": [{"name": service}], "timeouts": {"request": timeout}}
+
+    route = {"metadata": {"name": "a"}, "spec": {"rules": [rule("green", "60s"), rule("blue", "5m")]}}
+    assert judge_timeouts([route], 300, "blue") == []
+    assert judge_timeouts([route], 300, "green") == ["HTTPRoute a rule 0: timeouts.request is 60s"]
