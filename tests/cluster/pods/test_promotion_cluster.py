@@ -470,8 +470,18 @@ async def test_it_is_stopped_after_use_started_by_the_next_and_taken_away_withou
     assert await find_orphans(ask.cluster, NAMESPACE) == ()
 
 
+@pytest.fixture(scope="session")
+def started_again(plane: ControlPlane) -> Iterator[list[process.Process]]:  # noqa: ARG001 - it ends before its plane
+    """API servers that a test has started in the place of the first; they serve the tests behind it too."""
+    again: list[process.Process] = []
+    yield again
+    for one in again:
+        one.popen.kill()
+        one.popen.wait()
+
+
 async def test_an_api_server_that_is_started_again_ends_it_in_one_of_two_states(
-    ask: Ask, plane: ControlPlane, layout: Layout
+    ask: Ask, plane: ControlPlane, layout: Layout, started_again: list[process.Process]
 ) -> None:
     assert (await promoted(ask.for_model(0))).error is None
     before = await everything(plane, NAMESPACE)
@@ -482,7 +492,7 @@ async def test_an_api_server_that_is_started_again_ends_it_in_one_of_two_states(
         api.popen.kill()
         api.popen.wait()
         assert isinstance(api.popen.args, list)
-        process._spawn("kube-apiserver-again", api.popen.args, layout.logs, {})
+        started_again.append(process._spawn("kube-apiserver-again", api.popen.args, layout.logs, {}))
 
     report = await promoted(ask.for_model(1), Watching({"shift": restart}))
     last = (await history_of(ask.cluster))[-1].record

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 # What the control plane and the kubelet write by themselves, whoever does what.
-_BEATS = ("events", "events.events.k8s.io", "leases.coordination.k8s.io", "componentstatuses", "nodes")
+_BEATS = (
+    "events",
+    "events.events.k8s.io",
+    "leases.coordination.k8s.io",
+    "componentstatuses",
+    "nodes",
+    "ipaddresses.networking.k8s.io",  # one for each Service, named by the address that it was given
+)
 _COUNTED = ("resourceVersion", "uid", "generation", "creationTimestamp", "managedFields")
 _CLEANED_UP_S = 60.0  # a pod has 45 s to end
 _STAMPS = ("deployment.kubernetes.io/", "endpoints.kubernetes.io/")
