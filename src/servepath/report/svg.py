@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH = 360
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 42
 TICKS_WANTED = 4
 # Of a digit or an average letter of the page's sans-serif at the style sheet's 12.5 px.
 CHAR_PX = 7.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from ci.node import containerd, envoy_gateway, images, storage, tiny_model, worker
+from ci.node import containerd, envoy_gateway, images, process, storage, tiny_model, worker
 from servepath.cluster.model import Cluster
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.source.directory import open_source
@@ -42,11 +42,22 @@ class Standin:
 
 
 @pytest.fixture(scope="package")
+def started_again(plane: ControlPlane) -> Iterator[list[process.Process]]:  # noqa: ARG001 - it ends before its plane
+    """API servers that a test has started in the place of the first; they serve all that comes behind it."""
+    again: list[process.Process] = []
+    yield again
+    for one in again:
+        one.popen.kill()
+        one.popen.wait()
+
+
+@pytest.fixture(scope="package")
 def gateway(
     layout: Layout,
     plane: ControlPlane,
     image_registry: Registry,
     kserve_running: KServe,  # noqa: ARG001 - its namespace has the Gateway
+    started_again: list[process.Process],  # noqa: ARG001 - it is taken away while an API server answers
 ) -> Iterator[Gateway]:
     """A kubelet with volumes, and the Gateway on it."""
 
@@ -62,8 +73,8 @@ def gateway(
     # Else later tests' pods are bound to a node that nobody runs, and are never gone.
     anyio.run(plane.kubectl, "delete", f"node/{joined.name}")
     anyio.run(started.running.stop)
-    for process in reversed(joined.processes):
-        anyio.run(process.stop)
+    for program in reversed(joined.processes):
+        anyio.run(program.stop)
 
 
 @pytest.fixture(scope="package")

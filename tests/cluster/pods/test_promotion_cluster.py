@@ -146,10 +146,11 @@ def laptop(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def ask(serving_cluster: Cluster, standin: Standin, laptop: Laptop, plane: ControlPlane) -> Ask:
-    """How promotions are asked for, on a node with two GPUs."""
+def ask(serving_cluster: Cluster, standin: Standin, laptop: Laptop, plane: ControlPlane) -> Iterator[Ask]:
+    """How promotions are asked for, on a node with two GPUs, which other tests want too."""
     anyio.run(give_gpus, plane, 2)
-    return Ask(serving_cluster, standin, laptop)
+    yield Ask(serving_cluster, standin, laptop)
+    anyio.run(plane.kubectl, "delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
 
 
 async def give_gpus(plane: ControlPlane, count: int) -> None:
@@ -468,16 +469,6 @@ async def test_it_is_stopped_after_use_started_by_the_next_and_taken_away_withou
     left = await everything(plane, NAMESPACE)
     assert "ConfigMap/theirs" in left
     assert await find_orphans(ask.cluster, NAMESPACE) == ()
-
-
-@pytest.fixture(scope="session")
-def started_again(plane: ControlPlane) -> Iterator[list[process.Process]]:  # noqa: ARG001 - it ends before its plane
-    """API servers that a test has started in the place of the first; they serve the tests behind it too."""
-    again: list[process.Process] = []
-    yield again
-    for one in again:
-        one.popen.kill()
-        one.popen.wait()
 
 
 async def test_an_api_server_that_is_started_again_ends_it_in_one_of_two_states(
