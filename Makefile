@@ -61,6 +61,10 @@ interop: .venv/.synced ## Our images in skopeo, crane, umoci, oras, containerd a
 cluster: .venv/.synced ## Cluster tests: a real API server, KServe and registry (root).
 	@$(RUN) python -m ci.node test tests/cluster
 
+.PHONY: test-gateway
+test-gateway: .venv/.synced ## agentgateway and the endpoint picker, where SERVEPATH_AGENTGATEWAY names built programs (root).
+	@$(RUN) python -m ci.node test tests/gateway
+
 .PHONY: bench-modelcar
 bench-modelcar: .venv/.synced ## Push one model beside oras, oci-modelcar and olot; writes docs/modelcar-bench.md (root).
 	@$(RUN) python -m ci.modelcar_bench $(ARGS)
