@@ -36,6 +36,7 @@ from servepath.serving.render import host_of
 from tests.cluster.session import session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from lightkube import AsyncClient
@@ -59,6 +60,12 @@ HUGE = Profile(
     startup_timeout_s=TIMEOUT_S,
     request_timeout_s=123,
 )
+
+
+def service_of(applied: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Give the InferenceService of what was applied."""
+    (service,) = (obj for obj in applied if obj["kind"] == "InferenceService")
+    return service
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ RUNNING = {
 
 async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, cluster, spec, KEY)
+        service = service_of(await apply_kserve(client, cluster, spec, KEY))
         asked = service["spec"]["predictor"]["containers"][0]
         deployment = await until(
             client,
@@ -204,7 +211,7 @@ async def test_delete_takes_ours_and_leaves_others(cluster: Cluster, spec: Servi
 
 async def test_unschedulable_is_said_early_on_both_paths(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        _, service = await apply_kserve(client, cluster, spec, KEY)
+        service = service_of(await apply_kserve(client, cluster, spec, KEY))
         expected = replace(expect_kserve(spec, (service,)), patience_s=1.0)
         started = anyio.current_time()
         with pytest.raises(ClusterError, match="Unschedulable") as caught:
@@ -266,7 +273,7 @@ async def test_refused_by_the_api_server(cluster: Cluster, spec: ServingSpec) ->
 
 async def test_refused_by_kserves_webhook(cluster: Cluster, spec: ServingSpec) -> None:
     async with session(cluster, spec) as client:
-        (_, service) = await apply_kserve(client, cluster, spec, KEY)
+        service = service_of(await apply_kserve(client, cluster, spec, KEY))
         service["spec"]["predictor"]["minReplicas"] = 3
         with pytest.raises(ClusterError, match="refused by a webhook") as caught:
             await apply(client, service)
