@@ -32,7 +32,7 @@ CODE = (".py", ".go")
 URL = re.compile(r"\b(?!oci:|docker:)[a-z][a-z+]*://\S*")
 
 # Tests plant unpinned references on purpose; package locks, sums and styles name no image.
-NOT_SCANNED = ("tests", "node_modules", "report", "__pycache__")
+NOT_SCANNED = ("tests", "build", "node_modules", "report", "__pycache__")
 NOT_SCANNED_SUFFIXES = (".sum", ".lock", ".css", ".j2", ".pyc")
 SCANNED_HIDDEN = (".ci", ".github")
 
