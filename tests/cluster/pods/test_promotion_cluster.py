@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.anyio]
 NAMESPACE = "promotion"
 NAME = "tiny"
 LAPTOP = "127.0.0.1:5001"
-REPOSITORY = "promoted/tiny"
+REPOSITORY = f"promoted/tiny-{uuid.uuid4().hex[:8]}"  # the registry keeps what an earlier run promoted
 GPU = "nvidia.com/gpu"
 # Slow enough that the machine's noise is small against it.
 SPEED = ("--standin-ttft-ms=60", "--standin-itl-ms=15")
