@@ -151,7 +151,9 @@ async def killed(small: SmallCluster, write: int, gate: Gate | None = None) -> b
             await run_canary(small.cluster, CANARY, replace(PLAN, lease_s=60.0), gate=gate)
         group.cancel_scope.cancel()
     small.world.fault = None
-    return cut.is_set()
+    was_cut = cut.is_set()
+    cut.set()  # the thread that waits for it would keep the interpreter from ending
+    return was_cut
 
 
 @pytest.mark.parametrize("write", [1, 2, 4, 7, 8, 9, 10, 11, 12, 13])
