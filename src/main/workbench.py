@@ -40,6 +40,7 @@ def workbench(library: dagger.Directory, mirror: str) -> dagger.Container:
         .with_file("/usr/local/bin/kubectl", dag.container().from_(image("k3s", mirror)).file("/bin/k3s"))
         .with_file("/usr/local/bin/helm", dag.container().from_(image("helm", mirror)).file("/usr/bin/helm"))
         .with_mounted_cache("/root/.cache/uv", dag.cache_volume("servepath-uv"))
+        .with_mounted_cache("/root/.cache/servepath", dag.cache_volume("servepath-push"))
         .with_env_variable("UV_LINK_MODE", "copy")
         .with_env_variable("UV_NATIVE_TLS", "1")
         .with_env_variable("UV_PROJECT_ENVIRONMENT", "/opt/servepath")

@@ -469,6 +469,12 @@ def test_the_workbench_can_do_all_that_the_library_can(session: Session, cluster
     assert {"--frozen", "--no-default-groups", "--all-extras"} <= set(install)
 
 
+def test_the_workbench_keeps_what_pushes_learnt(session: Session, cluster: dict[str, Any]) -> None:
+    """A second run then asks the registry of the modelcar's base for nothing."""
+    kept = session.node(cluster["tools"]).named("withMountedCache")
+    assert "/root/.cache/servepath" in [mount["path"] for mount in kept]
+
+
 def test_checks_run_as_nobody(session: Session) -> None:
     session.invoke("Servepath", "check", {"source": session.new("Directory", "source")})
     (checks,) = session.engine.asked("sync")

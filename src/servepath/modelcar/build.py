@@ -21,6 +21,7 @@ from servepath.modelcar.push.write import WrittenImage, finish_image, write_base
 from servepath.modelcar.push.write_layers import LayerWriting, WrittenLayer, write_layers
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.reference import parse_pinned
+from servepath.modelcar.registry.remembered import RememberedSource
 from servepath.modelcar.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ async def open_bases(
         return
     reference = parse_pinned(base)
     async with open_registry(reference.registry, options) as client:
-        repository = Repository(client, reference.repository)
+        repository = RememberedSource(Repository(client, reference.repository), options.cache)
         yield tuple([await read_base(repository, reference.digest, platform=platform) for platform in wanted])
 
 

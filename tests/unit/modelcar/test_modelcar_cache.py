@@ -12,6 +12,8 @@ import pytest
 
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push, build_layout
+from servepath.modelcar.content import digest_of_bytes
+from servepath.modelcar.copy import copy
 from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.image.layers import plan_layer
 from servepath.modelcar.plan import BuildOptions
@@ -19,9 +21,10 @@ from servepath.modelcar.push import fingerprint, push_cache
 from servepath.modelcar.push.fingerprint import fingerprint_of
 from servepath.modelcar.push.push_cache import KnownLayer, PushCache, UploadSession
 from servepath.modelcar.source.directory import open_source
-from servepath.modelcar.store import Descriptor
+from servepath.modelcar.store import Descriptor, Document
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.helpers import MIB, write_model
+from tests.unit.modelcar.test_modelcar_base import write_docker_base
 
 if TYPE_CHECKING:
     from servepath.modelcar.registry.client import RegistryOptions
@@ -225,6 +228,47 @@ async def test_a_compressed_layer_is_known_too(
     assert _read_bytes() - before < MIB
     layout = await build_layout(source, base, tmp_path / "out", build=build, options=options)
     assert layout.digest == first.digest
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("damage", [False, True])
+async def test_a_base_is_read_from_its_registry_once(
+    model: Path,
+    tmp_path: Path,
+    faults: Faults,
+    registry: str,
+    repository: str,
+    options: RegistryOptions,
+    cache: PushCache,
+    *,
+    damage: bool,
+) -> None:
+    layout, _, _ = await write_docker_base(tmp_path)  # an index, a manifest and a configuration
+    copied = await copy(layout, registry, f"{repository}-base", options=options)
+    base = f"{faults.host}/{repository}-base@{copied.digest}"
+    options = replace(options, cache=cache)
+    source = open_source(model)
+    first = await build_and_push(source, base, registry, repository, options=options)
+    assert faults.count("GET", "/manifests/") == 2
+    assert faults.count("GET", "/blobs/") == 2  # the configuration, and the layer that was missing
+    for path in cache_files(tmp_path / "push" / "documents") if damage else ():
+        path.write_bytes(path.read_bytes()[:-9])
+    faults.seen.clear()
+    assert (await build_and_push(source, base, registry, repository, options=options)).digest == first.digest
+    assert len(faults.seen) == (3 if damage else 0)
+
+
+async def test_documents_are_known_by_their_digest_alone(tmp_path: Path, cache: PushCache) -> None:
+    document = Document("application/json", digest_of_bytes(b"{}"), b"{}")
+    cache.remember_document(document)
+    assert cache.document(document.digest) == document
+    other = "sha256:" + "a" * 64
+    (tmp_path / "push/documents").joinpath(other.replace(":", "-")).write_bytes(
+        (tmp_path / "push/documents").joinpath(document.digest.replace(":", "-")).read_bytes()
+    )
+    assert cache.document(other) is None
+    cache.remember_document(Document("application/json", digest_of_bytes(b"\xff"), b"\xff"))
+    assert cache.document(digest_of_bytes(b"\xff")) is None
 
 
 def test_holders_are_few_and_the_latest_first(cache: PushCache) -> None:

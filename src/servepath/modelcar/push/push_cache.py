@@ -1,10 +1,11 @@
-"""What earlier pushes learnt, kept on disk: digests of layers, where blobs are, uploads that were cut.
+"""What earlier pushes learnt, kept on disk: digests of layers, where blobs are, documents of bases, cut uploads.
 
 A no-change push then reads no weights. Nothing here is trusted with correctness: a registry checks every digest, an
 entry that does not parse is as good as none, and a cache that cannot be written is done without.
 
 Layout: `layers/KEY` (digest of a layer, by fingerprint of its files), `blobs/DIGEST` (repositories that hold a blob),
-`uploads/KEY` (the address of an upload that may be continued; locked while one process uses it).
+`documents/DIGEST` (a base's manifest, index or configuration), `uploads/KEY` (the address of an upload that may be
+continued; locked while one process uses it).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.registry.reference import is_digest
-from servepath.modelcar.store import Descriptor, canonical_json, load_object
+from servepath.modelcar.store import Descriptor, Document, canonical_json, load_object
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -118,6 +120,19 @@ class PushCache:
         held = self.holders(host, digest)
         if repository in held:
             self._set_holders(host, digest, tuple(name for name in held if name != repository))
+
+    def document(self, digest: str) -> Document | None:
+        """Return a document by its digest, None if it is not known."""
+        match self._read("documents", digest):
+            case {"media_type": str(kind), "text": str(text)} if digest_of_bytes(text.encode()) == digest:
+                return Document(kind, digest, text.encode())
+        return None
+
+    def remember_document(self, document: Document) -> None:
+        """Remember a document, unless it is no text, and so no JSON."""
+        with suppress(UnicodeDecodeError):
+            entry = {"media_type": document.media_type, "text": document.data.decode()}
+            self._write("documents", document.digest, entry)
 
     @contextmanager
     def upload(
