@@ -47,7 +47,9 @@ def workbench(library: dagger.Directory, mirror: str) -> dagger.Container:
         .with_directory(PROJECT, library)
         .with_new_file(f"{PROJECT}/README.md", "")
         .with_workdir(PROJECT)
-        .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras"])
+        # What a command compiles is lost with its container; `servepath deploy` then takes 1.8 s to start, not 0.6.
+        .with_exec(["uv", "sync", "--frozen", "--no-default-groups", "--all-extras", "--compile-bytecode"])
+        .with_exec(["/opt/servepath/bin/python", "-m", "compileall", "-q", "src/servepath"])
         .with_env_variable("PATH", "/opt/servepath/bin:${PATH}", expand=True)
         .with_directory("/work", dag.directory())  # a command's output may be redirected into it
         .with_workdir("/work")

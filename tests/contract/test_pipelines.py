@@ -469,6 +469,13 @@ def test_the_workbench_can_do_all_that_the_library_can(session: Session, cluster
     assert {"--frozen", "--no-default-groups", "--all-extras"} <= set(install)
 
 
+def test_no_command_compiles_what_it_imports(session: Session, cluster: dict[str, Any]) -> None:
+    ran = commands(session.node(cluster["tools"]))
+    (install,) = (command for command in ran if command[:2] == ["uv", "sync"])
+    assert "--compile-bytecode" in install
+    assert ["/opt/servepath/bin/python", "-m", "compileall", "-q", "src/servepath"] in ran
+
+
 def test_the_workbench_keeps_what_pushes_learnt(session: Session, cluster: dict[str, Any]) -> None:
     """A second run then asks the registry of the modelcar's base for nothing."""
     kept = session.node(cluster["tools"]).named("withMountedCache")
