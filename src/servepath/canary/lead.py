@@ -20,7 +20,6 @@ from servepath.canary.state import Canary, Phase, RouteState, deployed, finished
 from servepath.errors import PromotionRefusedError, ServepathError, first_servepath_error
 from servepath.serving.model import ServingPath
 from servepath.serving.render import object_name
-from servepath.serving.slots import slot_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +134,7 @@ class Lead:
 
     def _endpoint(self) -> Endpoint:
         """Give the endpoint of the canary's slot."""
-        its = slot_spec(self.spec, self._canary.slot)
+        its = self.spec.in_slot(self._canary.slot)
         return replace(
             self.stable.slot(self._canary.slot),
             workload=f"{object_name(its, ServingPath.KSERVE)}-predictor",

@@ -14,7 +14,7 @@ from servepath.errors import ClusterError
 from servepath.manifests import manifests_directory
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.render import INSTANCE, GatewayRef, build, object_name
-from servepath.serving.slots import SLOT_HEADER, STABLE_ANNOTATION, Slot, route_name, slot_spec
+from servepath.serving.slots import SLOT_HEADER, STABLE_ANNOTATION, Slot, route_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +154,7 @@ def _in_place_of(backend: Json, slot: Slot) -> Json:
 
 def service_of(spec: ServingSpec, slot: Slot) -> str:
     """Name the Service that KServe makes for a slot's predictor."""
-    return f"{object_name(slot_spec(spec, slot), ServingPath.KSERVE)}-predictor"
+    return f"{object_name(spec.in_slot(slot), ServingPath.KSERVE)}-predictor"
 
 
 def _slot_of(rule: Mapping[str, Any]) -> Slot | None:

@@ -19,7 +19,7 @@ from servepath.canary.state import Canary, Phase, RouteState, begun
 from servepath.cluster.client import kubernetes
 from servepath.errors import UsageError, first_servepath_error
 from servepath.serving.render import GatewayRef, check_spec
-from servepath.serving.slots import Slot, slot_spec
+from servepath.serving.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -70,7 +70,7 @@ async def run_canary(
         ClusterError: the stable slot does not serve, or the cluster does not follow; the next call goes on.
     """
     plan = plan or CanaryPlan()
-    check_spec(slot_spec(spec, Slot.GREEN))
+    check_spec(spec.in_slot(Slot.GREEN))
     began_s = anyio.current_time()
     async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)

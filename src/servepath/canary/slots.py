@@ -16,7 +16,7 @@ from servepath.serving.deploy import apply_kserve, delete, delete_one, expect_ks
 from servepath.serving.model import ServingPath
 from servepath.serving.readiness import await_rolled_out
 from servepath.serving.render import object_name
-from servepath.serving.slots import Slot, route_name, slot_name, slot_spec
+from servepath.serving.slots import Slot, route_name, slot_name
 from servepath.serving.switch import stop
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def deploy_slot(client: AsyncClient, cluster: Cluster, spec: ServingSpec, 
         UsageError: the spec cannot be.
         ClusterError: with the real cause.
     """
-    its = slot_spec(spec, slot)
+    its = spec.in_slot(slot)
     objects = await apply_kserve(client, cluster, its, api_key, labels=CLUSTER_LOCAL)
     await await_rolled_out(client, expect_kserve(its, objects), api_key)
 
@@ -53,7 +53,7 @@ async def await_drained(client: AsyncClient, spec: ServingSpec, slot: Slot) -> N
     Asked of the engine itself, through the API server. Where it does not tell (it is gone, or nobody may ask it), the
     longest time that the route gives a request is awaited: behind it the gateway has ended every one.
     """
-    labels = {"serving.kserve.io/inferenceservice": object_name(slot_spec(spec, slot), ServingPath.KSERVE)}
+    labels = {"serving.kserve.io/inferenceservice": object_name(spec.in_slot(slot), ServingPath.KSERVE)}
     with anyio.move_on_after(spec.profile.request_timeout_s):
         while True:
             if not await _under_way(client, spec.namespace, labels):

@@ -16,7 +16,7 @@ from servepath.serving.find import modelcar_reference
 from servepath.serving.model import ServingPath, ServingSpec
 from servepath.serving.readiness import is_rolled_out
 from servepath.serving.render import engine_container
-from servepath.serving.slots import Slot, route_name, slot_name, slot_spec
+from servepath.serving.slots import Slot, route_name, slot_name
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Current:
         """Give the spec under the names of the slot that the next version goes into."""
         if path is not ServingPath.KSERVE:
             return spec
-        return slot_spec(spec, self.slot.other if strategy is Strategy.CANARY else self.slot)
+        return spec.in_slot(self.slot.other if strategy is Strategy.CANARY else self.slot)
 
 
 async def read_current(client: AsyncClient, spec: ServingSpec, path: ServingPath) -> Current:

@@ -16,7 +16,7 @@ from servepath.canary.state import Canary, Phase, RouteState, begun, deployed, f
 from servepath.errors import CheckFailedError
 from servepath.serving.model import ServingPath
 from servepath.serving.render import GatewayRef, object_name
-from servepath.serving.slots import Slot, slot_spec
+from servepath.serving.slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ async def switch(client: AsyncClient, request: PromotionRequest, gate: Gate, not
 
 def endpoint_of(spec: ServingSpec, slot: Slot, stable: Stable) -> Endpoint:
     """Give the endpoint of what was deployed into a slot beside the stable one."""
-    its = slot_spec(spec, slot)
+    its = spec.in_slot(slot)
     return replace(
         stable.slot(slot),
         workload=f"{object_name(its, ServingPath.KSERVE)}-predictor",

@@ -17,7 +17,6 @@ from servepath.serving.completion import Attempt
 from servepath.serving.find import find
 from servepath.serving.model import ServingPath
 from servepath.serving.render import object_name
-from servepath.serving.slots import slot_spec
 from servepath.serving.stopped import is_stopped
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ async def _one_version(client: AsyncClient, cluster: Cluster, spec: ServingSpec,
         raise CheckFailedError("the stable hostname has no route of its own", where=spec.name)
     if stable.state.canary is not None:
         raise CheckFailedError(f"a canary is {stable.state.canary.phase}", where=spec.name, expected="none")
-    other = object_name(slot_spec(spec, stable.state.stable.other), path)
+    other = object_name(spec.in_slot(stable.state.stable.other), path)
     engine = await read(client, "InferenceService", other, spec.namespace)
     if engine is None:
         return f"{other} is not there"

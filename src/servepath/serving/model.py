@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from servepath.serving.slots import SLOT_HEADER, Slot
+from servepath.serving.slots import SLOT_HEADER, Slot, slot_name
 
 
 class ServingPath(StrEnum):
@@ -117,6 +117,10 @@ class ServingSpec:
     engine_image: str
     profile: Profile
     domain: str = "servepath.test"
+
+    def in_slot(self, slot: Slot) -> ServingSpec:
+        """The same in one of the two places between which a canary moves traffic."""
+        return replace(self, name=slot_name(self.name, slot))
 
 
 @dataclass(frozen=True, slots=True)

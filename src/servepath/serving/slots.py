@@ -6,12 +6,7 @@ them is the stable one is written on the HTTPRoute `<name>-stable`; before the f
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from servepath.serving.model import ServingSpec
 
 SLOT_HEADER = "servepath-slot"
 """In a request: the slot that is asked, whatever the weights. In an answer: the slot that gave it."""
@@ -34,11 +29,6 @@ class Slot(StrEnum):
 def slot_name(name: str, slot: Slot) -> str:
     """Give the base name of a slot's objects."""
     return name if slot is Slot.BLUE else f"{name}-{slot}"
-
-
-def slot_spec(spec: ServingSpec, slot: Slot) -> ServingSpec:
-    """Give the spec of a slot."""
-    return replace(spec, name=slot_name(spec.name, slot))
 
 
 def route_name(name: str) -> str:
