@@ -9,6 +9,7 @@ deadline=$(($(date +%s) + $3))
 
 # The token stays in its file: an argument would show it to every process of the container.
 kubeconfig=$(mktemp)
+trap 'rm -f "$kubeconfig"' EXIT
 cat >"$kubeconfig" <<EOF
 {apiVersion: v1, kind: Config, current-context: k3s,
  contexts: [{name: k3s, context: {cluster: k3s, user: k3s}}],

@@ -47,9 +47,13 @@ ls /var/lib/rancher/k3s
 
 def run_script(name: str, arguments: list[str], programs: Path) -> subprocess.CompletedProcess[str]:
     """Run one of the node's scripts with programs of ours before the system's."""
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    scratch = programs / "scratch"
+    scratch.mkdir()
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(scratch)}
     command = ["sh", str(SCRIPTS / name), *arguments]
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
+    assert list(scratch.iterdir()) == []  # a script puts its files away
+    return done
 
 
 def program(directory: Path, name: str, body: str) -> None:
