@@ -75,7 +75,9 @@ class Cluster:
         Example: `dagger call cluster deploy --source=./model --path=raw smoke report export --path=report`
         """
         container = observing(self.tools.with_mounted_directory(MODEL, source))
-        arguments = [*self.arguments, f"--profile={profile.value}"]
+        # llm-d has a Gateway of its own, which says its own address.
+        connection = _without(self.arguments, "--gateway-url") if path is Path.LLM_D else self.arguments
+        arguments = [*connection, f"--profile={profile.value}"]
         options = [f"--path={path.value}", f"--source={MODEL}", *base_image_option(self.mirror), "--json"]
         command = ["servepath", "deploy", *arguments, *options]
         served = json.loads(await container.with_exec(command).stdout())
@@ -231,7 +233,7 @@ class Cluster:
         """
         container, _ = promotion.vouched(self.tools, None, None, registry_logins)
         options = [f"--to={to}", *(["--in-place"] if in_place else [])]
-        return await promotion.plan(container, ["rollback", *_without_registry(self.arguments), *options])
+        return await promotion.plan(container, ["rollback", *_without(self.arguments, "--registry"), *options])
 
     @never_cached
     async def history(self) -> str:
@@ -279,8 +281,8 @@ class Cluster:
         return self.services[0]
 
 
-def _without_registry(arguments: list[str]) -> list[str]:
-    return [one for one in arguments if not one.startswith("--registry=")]
+def _without(arguments: list[str], option: str) -> list[str]:
+    return [one for one in arguments if not one.startswith(f"{option}=")]
 
 
 def _mirror_option(mirror: str) -> list[str]:

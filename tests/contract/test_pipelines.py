@@ -382,6 +382,7 @@ def test_llm_d_is_deployed_and_no_more(session: Session, cluster: dict[str, Any]
     endpoint = session.invoke("Cluster", "deploy", {"source": model, "path": "LLM_D", "profile": "GPU"}, cluster)
     (deployed,) = servepath_commands(session.engine.asked("stdout"))
     assert "--path=llm-d" in deployed
+    assert not any(argument.startswith("--gateway-url") for argument in deployed)  # its Gateway is not the cluster's
     accept(deployed)
     for function in ("smoke", "bench"):
         with pytest.raises(FunctionError, match="llm-d is deployed and answers, but is not checked or measured here"):

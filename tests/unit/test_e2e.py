@@ -259,13 +259,17 @@ async def test_what_is_no_error_of_ours_is_raised_after_the_report(
     assert document_of(request_)["error"]["exit_code"] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_with_130_a_report_and_one_line(
     request_: e2e.E2eRequest, number: signal.Signals
 ) -> None:
     with registry_that_hangs() as (address, asked):
         command = [
-            *("-c", "from servepath.cli import main; main()", "e2e", "--source", str(request_.model_directory)),
+            *(
+                "-c",
+                f"import signal; signal.signal({number:d}, signal.SIG_DFL); from servepath.cli import main; main()",
+            ),
+            *("e2e", "--source", str(request_.model_directory)),
             *("--kubeconfig", str(request_.kubeconfig), "--registry", address),
             *("--base-image", request_.base_image, "--engine-image", request_.engine_image),
             *("--report", str(request_.report_directory)),

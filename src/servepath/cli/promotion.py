@@ -51,6 +51,7 @@ from servepath.cli.running import run
 from servepath.cli.serving import API_KEY
 from servepath.e2e import exit_code_of
 from servepath.errors import UsageError
+from servepath.gke.connect import lasting
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.platform import lock
 from servepath.promotion.model import GatePlan, PromotionRequest
@@ -112,7 +113,7 @@ class Target:
             kubeconfig = session.cluster.kubeconfig if session else self.kubeconfig
             if kubeconfig is None:  # pragma: no cover - the refusal above
                 raise UsageError("no cluster is named", where="--kubeconfig and --gke", expected="one of them")
-            registry = session.cluster.registry if session else self.registry
+            registry = (session.cluster.registry if session else "") or self.registry
             connection = Connection(kubeconfig, registry, self.gateway_class, self.gateway_url, self.context)
             cluster = await connection.open() if needs_gateway else connection.without_gateway()
             yield Opened(cluster, session)
@@ -138,6 +139,10 @@ class Opened:
                 "no registry is named", where="--registry", expected="the registry that the cluster's nodes pull from"
             )
         return given
+
+    def lasting(self, command: str) -> str:
+        """Give a command that still works when the run is over."""
+        return command if self.gke is None else lasting(command, self.gke)
 
     @property
     def registries(self) -> RegistryOptions:
@@ -262,6 +267,7 @@ def promote_command(
                 signature=read_policy(require_signature) if require_signature else None,
                 preflight=None if without_preflight else partial(preflight_of, opened, path, source, apply=apply),
                 api_key=os.environ.get(API_KEY) or token_urlsafe(32),
+                lasting=opened.lasting,
                 registries=opened.registries,
                 lock_digest=info.lock_digest,
                 manifests_digest=info.manifests_digest,
@@ -312,7 +318,7 @@ def rollback_command(
             if not to and any(not kept.record.is_over for kept in history):
                 return await recover_release(opened.cluster, namespace, name, opened.registries, apply=apply)
             request = request_back(opened.cluster, version_before(history, to), opened.registries)
-            request = replace(request, replace=in_place, git_revision=info.git_revision)
+            request = replace(request, replace=in_place, git_revision=info.git_revision, lasting=opened.lasting)
             with show_stages(stderr_console()) as observer:
                 stages = Stages(observer, origin_unix_s)
                 return await run_promotion(request, info, stages, apply=apply, report_directory=report)

@@ -23,16 +23,16 @@ INTERRUPTED_EXIT_CODE = 130
 
 
 class InterruptedByUserError(Exception):
-    """SIGINT or SIGTERM came, and the work has been put away."""
+    """A signal came, and the work has been put away."""
 
 
 async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
-    """Run `work`; the first SIGINT or SIGTERM cancels it, so that it tears down and still writes its report."""
+    """Run `work`; the first signal to end cancels it, so that it tears down and still writes its report."""
     results: list[T] = []
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(*_signals_to_end()) as signals:
                 async for _ in signals:
                     _output().console_line("interrupted: putting away what was started")
                     group.cancel_scope.cancel()
@@ -43,6 +43,12 @@ async def _until_signal(work: Callable[[], Awaitable[T]]) -> T:
     if not results:
         raise InterruptedByUserError
     return results[0]
+
+
+def _signals_to_end() -> tuple[signal.Signals, ...]:
+    """Name the signals; that of a terminal that was closed not under `nohup`, which has it ignored."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if is_ignored else (signal.SIGHUP,)))
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:

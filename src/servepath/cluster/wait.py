@@ -217,7 +217,12 @@ async def until_gone(client: AsyncClient, kind: str, namespace: str, name: str, 
 
 
 def _may_be_asked_again(error: httpx2.HTTPError) -> bool:
-    """Tell a broken connection, "410 Gone" and a busy API server from a refusal."""
-    if isinstance(error, ApiError):
-        return error.status.code in (410, 429, 500, 503, 504)
+    """Tell a broken connection, "410 Gone" and a busy API server from a refusal.
+
+    A busy one, and what stands before it, answers in plain text, which gives no ApiError; nor does any refusal of a
+    watch (lightkube 1.0.1, `watch` in core/generic_client.py).
+    """
+    if isinstance(error, httpx2.HTTPStatusError):
+        code = error.status.code if isinstance(error, ApiError) else error.response.status_code
+        return code in (410, 429, 500, 502, 503, 504)
     return isinstance(error, httpx2.TransportError)

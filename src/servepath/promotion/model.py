@@ -73,6 +73,7 @@ class PromotionRequest:
         api_key: the key of an engine that is deployed for the first time; the next versions keep its key.
         signature: whose signature it must have, None for nobody's.
         preflight: looks at the cluster first, None for nothing.
+        lasting: gives a command that still works when the run is over, from one that works while it lasts.
         registries: how registries are talked to.
         lease: how long the cluster's lock on the release is held and waited for.
         lock_digest: sha256 of `manifests/lock.yaml`.
@@ -99,6 +100,7 @@ class PromotionRequest:
     lock: Lock | None = None
     signature: SignaturePolicy | None = None
     preflight: Preflight | None = None
+    lasting: Callable[[str], str] = str
     api_key: str = field(default="", repr=False)
     registries: RegistryOptions = field(default_factory=RegistryOptions)
     lease: LeaseTimes = field(default_factory=LeaseTimes)

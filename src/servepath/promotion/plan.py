@@ -51,13 +51,23 @@ async def make_plan(client: AsyncClient, request: PromotionRequest) -> Plan:
             cluster from being read.
         ClusterError: the API server refuses.
     """
-    checks = await request.preflight(request.spec) if request.preflight else ()
+    checks = await request.preflight(await _place(client, request)) if request.preflight else ()
     try:
         return await _plan(client, request, missing_of(checks))
     except ClusterError:
         # What cannot be read is among what is missing, with all the rest and the commands that fix it.
         refuse_missing(checks)
         raise
+
+
+async def _place(client: AsyncClient, request: PromotionRequest) -> ServingSpec:
+    """Give the spec under its slot's names: a canary needs room beside what serves, a replacement takes its room."""
+    try:
+        current = await read_current(client, request.spec, request.path)
+    except ClusterError:
+        return request.spec  # what cannot be read, preflight says
+    strategy = current.strategy(request.path, replace=request.replace)
+    return current.place_of(request.spec, strategy, request.path)
 
 
 async def _plan(client: AsyncClient, request: PromotionRequest, missing: tuple[CheckResult, ...]) -> Plan:

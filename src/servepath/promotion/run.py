@@ -68,12 +68,13 @@ def _report(
     if ended_by is not None:
         is_interrupt = isinstance(ended_by, anyio.get_cancelled_exc_class())
         error = report_error(KeyboardInterrupt() if is_interrupt else first_servepath_error(ended_by) or ended_by)
+        error = replace(error, next_command=request.lasting(error.next_command))
     return Report(
         replace(info, node=gate.node if gate and gate.node else {}),
         stages=stages.timings,
         cluster=request.cluster,
         deployments=(evidence.endpoint,) if evidence.endpoint else (),
-        checks=evidence.checks,
+        checks=tuple(replace(check, next_command=request.lasting(check.next_command)) for check in evidence.checks),
         comparison=gate.comparison if gate else None,
         slo=gate.slo if gate else (),
         canary=evidence.canary,

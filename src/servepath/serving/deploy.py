@@ -267,6 +267,8 @@ def expect_kserve(spec: ServingSpec, objects: tuple[Json, ...]) -> Expectation:
         deployment=f"{name}-predictor",
         selector={"serving.kserve.io/inferenceservice": name},
         container=engine_container(service, ServingPath.KSERVE),
+        # KServe hands them on to the pods: until its Deployment has them, it is that of the version before.
+        annotations=service["spec"]["predictor"].get("annotations") or {},
         host="",
         model=spec.served_model_name,
         timeout_s=spec.profile.startup_timeout_s,

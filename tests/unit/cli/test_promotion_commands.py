@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
 
 from servepath.cli.defaults import run_info
+from servepath.cli.promotion import Target
 from servepath.cluster.client import kubernetes
 from servepath.cluster.model import Cluster
+from servepath.gke.connect import GkeSession
 from servepath.modelcar.build import build_and_push
+from servepath.modelcar.registry.credentials import Credentials
 from servepath.modelcar.source.directory import open_source
 from servepath.promotion.history import create_record
 from servepath.promotion.record import Record, State
@@ -26,8 +31,7 @@ from tests.unit.promotion.examples import record, service
 from tests.unit.report.example_runs import passed_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.unit.cli.conftest import Servepath
 
@@ -233,3 +237,18 @@ def test_orphans_are_listed_with_their_commands_and_stay(
     assert "-n serving delete service old" in ended.stdout
     assert "smol-kserve" not in ended.stdout
     assert world.writes == writes
+
+
+def test_on_gke_another_registry_than_googles_may_be_named() -> None:
+    class Google:
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[GkeSession]:
+            cluster = Cluster(Path("config"), "", "")
+            yield GkeSession(cluster, cast("Any", None), cast("Any", None), None, Credentials("nobody", "nothing"))
+
+    async def opened_registry() -> tuple[str, str]:
+        target = Target(None, "registry.test", "agentgateway", "", "", cast("Any", Google()))
+        async with target.open(needs_gateway=False) as opened:
+            return opened.cluster.registry, opened.repository("servepath/model")
+
+    assert anyio.run(opened_registry) == ("registry.test", "servepath/model")

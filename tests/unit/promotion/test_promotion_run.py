@@ -9,9 +9,12 @@ import anyio
 import pytest
 
 from servepath.cluster.client import kubernetes
+from servepath.errors import ClusterError
 from servepath.evidence import CheckResult, RunInfo, Verdict
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.source.directory import open_source
+from servepath.promotion import plan
+from servepath.promotion.current import Current
 from servepath.promotion.history import read_history
 from servepath.promotion.lease import LeaseTimes, lease_name
 from servepath.promotion.model import GatePlan, PromotionRequest
@@ -20,6 +23,7 @@ from servepath.promotion.record import Record, Stage, State
 from servepath.promotion.run import run_promotion
 from servepath.report.write import load_report
 from servepath.serving.model import ServingPath
+from servepath.serving.slots import Slot
 from servepath.stages import Stages
 from tests.unit.modelcar.faults import Rule
 from tests.unit.promotion.examples import ENGINE, NAMESPACE, RELEASE, SPEC
@@ -168,6 +172,44 @@ async def test_what_preflight_finds_missing_is_refused_with_every_fix_and_nothin
     assert "fix: get a gpu" in report.error.what
     assert "fix: get a quota" in report.error.what
     assert world.writes == 0
+
+
+@pytest.mark.parametrize(
+    ("stable", "replaces", "name"),
+    [
+        (Slot.BLUE, False, f"{RELEASE}-green"),
+        (Slot.GREEN, False, RELEASE),
+        (Slot.BLUE, True, RELEASE),
+        (Slot.GREEN, True, f"{RELEASE}-green"),
+    ],
+)
+async def test_preflight_looks_for_room_in_the_slot_that_is_filled(
+    request_: PromotionRequest, monkeypatch: pytest.MonkeyPatch, *, stable: Slot, replaces: bool, name: str
+) -> None:
+    engine = {"kind": "InferenceService", "metadata": {}}
+
+    async def current(*_: object) -> Current:
+        return Current(engine, stable, is_serving=True, has_route=True)
+
+    async def preflight(spec: ServingSpec) -> tuple[CheckResult, ...]:
+        assert spec.name == name
+        raise ClusterError("it was asked")
+
+    monkeypatch.setattr(plan, "read_current", current)
+    request = replace(request_, path=ServingPath.KSERVE, replace=replaces, preflight=preflight)
+    report = await run_promotion(request, RUN, Stages(Telling(), 0.0), apply=False)
+    assert report.error is not None
+    assert report.error.what == "it was asked"
+
+
+async def test_what_to_type_next_works_when_the_run_is_over(request_: PromotionRequest) -> None:
+    async def preflight(_: ServingSpec) -> tuple[CheckResult, ...]:
+        raise ClusterError("no", next_command="kubectl --kubeconfig gone get pods")
+
+    request = replace(request_, preflight=preflight, lasting=lambda command: command.replace("gone", "lasting"))
+    report = await run_promotion(request, RUN, Stages(Telling(), 0.0), apply=False)
+    assert report.error is not None
+    assert "--kubeconfig lasting " in report.error.next_command
 
 
 def missing(name: str) -> CheckResult:

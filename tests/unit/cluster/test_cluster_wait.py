@@ -1,0 +1,79 @@
+"""A state is awaited through what API servers and what stands before them do now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servepath.cluster import wait
+from servepath.cluster.client import kubernetes
+from servepath.cluster.model import Cluster
+from servepath.cluster.wait import until
+from servepath.errors import ClusterError
+from tests.unit.cli.conftest import write_kubeconfig
+from tests.unit.promotion.api_server import World, api_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servepath.cluster.objects import Json
+
+pytestmark = pytest.mark.anyio
+
+AWAITED = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "awaited"}}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with api_server() as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(world: World, tmp_path: Path) -> Cluster:
+    return Cluster(write_kubeconfig(tmp_path / "kubeconfig", world.address), "registry.test", "http://gateway.test")
+
+
+async def until_it_is_there(cluster: Cluster) -> str:
+    def name_of(obj: Json | None) -> str | None:
+        return None if obj is None else str(obj["metadata"]["name"])
+
+    async with kubernetes(cluster) as client:
+        return await until(client, "ConfigMap", "demo", "awaited", name_of, timeout_s=20, expected="there")
+
+
+def refuse_the_watch(world: World, status: int) -> None:
+    """Answer the list, then this status to the watch that follows; what is awaited comes in between."""
+    asked = 0
+
+    def fault(*_: str) -> int:
+        nonlocal asked
+        asked += 1
+        if asked != 2:
+            return 0
+        world.put("configmaps", "demo", AWAITED)
+        return status
+
+    world.fault = fault
+
+
+@pytest.mark.parametrize("status", [410, 429, 500, 502, 503, 504])
+async def test_a_watch_that_a_busy_api_server_refuses_is_begun_again(
+    cluster: Cluster, world: World, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "_RETRY_DELAY_S", 0.01)
+    refuse_the_watch(world, status)
+    assert await until_it_is_there(cluster) == "awaited"
+
+
+async def test_a_watch_that_may_not_be_is_not_begun_again(cluster: Cluster, world: World) -> None:
+    refuse_the_watch(world, 403)
+    with pytest.raises(ClusterError, match="HTTP 403"):
+        await until_it_is_there(cluster)
