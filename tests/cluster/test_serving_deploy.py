@@ -31,7 +31,7 @@ from servepath.serving.deploy import (
     expect_kserve,
 )
 from servepath.serving.model import Profile, ServingPath, ServingSpec
-from servepath.serving.readiness import await_ready
+from servepath.serving.readiness import await_ready, carries
 from servepath.serving.render import host_of
 from tests.cluster.session import session
 
@@ -141,6 +141,28 @@ async def test_kserve_makes_the_engine_that_was_asked_for(cluster: Cluster, spec
         assert engine["securityContext"]["readOnlyRootFilesystem"] is True
         assert engine["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
         assert pod["spec"].get("automountServiceAccountToken") is False
+
+
+async def test_kserve_hands_a_new_key_on_to_the_pods_and_until_then_what_runs_is_not_what_was_asked_for(
+    cluster: Cluster, spec: ServingSpec
+) -> None:
+    async with session(cluster, spec) as client:
+        asked = [
+            expect_kserve(spec, await apply_kserve(client, cluster, spec, key)).annotations
+            for key in (KEY, "another-key-of-the-test")
+        ]
+        assert asked[0].keys() == asked[1].keys() == {"servepath.dev/secret-version"}
+        assert asked[0] != asked[1]
+        deployment = await until(
+            client,
+            "Deployment",
+            spec.namespace,
+            "smol-kserve-predictor",
+            lambda obj: obj if obj and carries(obj["spec"]["template"], asked[1]) else None,
+            timeout_s=TIMEOUT_S,
+            expected="with the new key",
+        )
+        assert not carries(deployment["spec"]["template"], asked[0])
 
 
 async def test_kserves_route_has_the_timeout_that_was_asked_for(cluster: Cluster, spec: ServingSpec) -> None:
