@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import anyio
+
 from servepath.canary.gateway import prove
 from servepath.canary.stable import find_stable
 from servepath.cluster.objects import read
@@ -73,14 +75,27 @@ def refuse_unverified(checks: tuple[CheckResult, ...]) -> None:
 
 
 async def _serving(client: AsyncClient, cluster: Cluster, spec: ServingSpec, path: ServingPath) -> Endpoint:
-    """Give the endpoint that clients have, after one completion of it."""
+    """Give the endpoint that clients have, after one completion of it.
+
+    Raises:
+        CheckFailedError: it gives none in time.
+        ClusterError: it is not ready, or not as servepath deploys it.
+    """
     if path is ServingPath.KSERVE:
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
         await prove(stable.endpoint)
         return stable.endpoint
     _, endpoint = await find(cluster, spec.namespace, spec.name, path, spec.profile)
-    await Attempt(endpoint.base_url, endpoint.host, endpoint.model, endpoint.api_key, _ANSWER_TIMEOUT_S).succeed()
-    return endpoint
+    attempt = Attempt(endpoint.base_url, endpoint.host, endpoint.model, endpoint.api_key, _ANSWER_TIMEOUT_S)
+    with anyio.move_on_after(_ANSWER_TIMEOUT_S):  # it asks for ever, and an engine that died is to be rolled back
+        await attempt.succeed()
+        return endpoint
+    raise CheckFailedError(
+        f"no completion in {_ANSWER_TIMEOUT_S:.0f} s; last seen: {attempt.last}",
+        where=endpoint.host,
+        expected=f"a completion of {endpoint.model}",
+        next_command=f"kubectl -n {endpoint.namespace} logs deployment/{endpoint.workload} --tail=50",
+    )
 
 
 async def _one_version(client: AsyncClient, cluster: Cluster, spec: ServingSpec, path: ServingPath) -> str:

@@ -44,3 +44,20 @@ def service(
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": own if labels is None else labels},
         "spec": {"ports": [{"port": port}]},
     }
+
+
+def deployment(name: str, *, wanted: int = 1, available: int = 1) -> dict[str, Any]:
+    """A Deployment that runs the engine, with so many of its replicas available."""
+    engine = {"name": "vllm", "image": ENGINE, "args": ["--served-model-name=smol"]}
+    pod = {"initContainers": [{"name": "model", "image": SPEC.modelcar_reference}], "containers": [engine]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": service(name)["metadata"],
+        "spec": {
+            "replicas": wanted,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
+        },
+        "status": {"replicas": wanted, "updatedReplicas": wanted, "availableReplicas": available},
+    }

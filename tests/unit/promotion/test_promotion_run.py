@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -14,22 +16,29 @@ from servepath.evidence import CheckResult, RunInfo, Verdict
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.source.directory import open_source
 from servepath.promotion import plan
+from servepath.promotion.before import Before
 from servepath.promotion.current import Current
+from servepath.promotion.engines import await_engines
 from servepath.promotion.history import read_history
 from servepath.promotion.lease import LeaseTimes, lease_name
 from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.promote import recover_release
 from servepath.promotion.record import Record, Stage, State
 from servepath.promotion.run import run_promotion
+from servepath.promotion.transaction import begin
+from servepath.promotion.verify import verify_promotion
 from servepath.report.write import load_report
 from servepath.serving.model import ServingPath
 from servepath.serving.slots import Slot
 from servepath.stages import Stages
 from tests.unit.modelcar.faults import Rule
-from tests.unit.promotion.examples import ENGINE, NAMESPACE, RELEASE, SPEC
+from tests.unit.promotion.examples import DIGEST, ENGINE, NAMESPACE, RELEASE, SPEC, deployment, record, service
+from tests.unit.served import served
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
     from servepath.evidence import StageTiming
@@ -304,3 +313,36 @@ async def test_what_cannot_be_put_back_is_said_and_left_to_the_next_one(
     await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
     (record,) = await records(request_.cluster)
     assert record.state is State.ROLLED_BACK
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """A gateway whose engine has died."""
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(503)
+
+
+async def test_an_engine_that_died_before_it_was_verified_is_undone_and_not_awaited_for_ever(
+    client: AsyncClient, cluster: Cluster, options: RegistryOptions, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("servepath.promotion.verify._ANSWER_TIMEOUT_S", 0.5)
+    spec = replace(SPEC, modelcar_reference=f"127.0.0.1:9/models/smol@{DIGEST}")
+    one = replace(record(), spec=spec, path=ServingPath.RAW)
+    transaction = await begin(client, one, Before([], was_serving=False), partial(await_engines, client))
+    for stage in list(Stage)[1:]:
+        await transaction.advance(stage)
+    route = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "spec": {"hostnames": ["smol.test"]}}
+    world.put("deployments", NAMESPACE, deployment(f"{RELEASE}-raw"))
+    world.put("httproutes", NAMESPACE, service(f"{RELEASE}-raw") | route)
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Unavailable)) as gateway, anyio.fail_after(60):
+        there = replace(cluster, gateway_url=f"http://127.0.0.1:{gateway.server_port}")
+        (check, *_) = await verify_promotion(client, there, spec, ServingPath.RAW, options)
+        assert check.verdict is Verdict.FAIL
+        assert "smol.test: no completion in 0 s; last seen: HTTP 503" in check.seen
+        (recovered,) = await recover_release(there, NAMESPACE, RELEASE, options, apply=True)
+    assert "promotion 1, killed at verify: undone" in str(recovered)
+    assert left(world) == []
