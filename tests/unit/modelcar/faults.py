@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from tests.unit.served import served
 
@@ -103,11 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.token()
         if self.server.faults.token and self.expires():
             self.server.faults.token += "-next"
-        if self.server.faults.token and self.headers.get("Authorization") != f"Bearer {self.server.faults.token}":
+        if self.server.faults.token and not self.is_allowed():
             self.body()
-            realm = (
-                f'Bearer realm="http://{self.server.faults.host}/token",service="test",scope="repository:x:pull,push"'
-            )
+            scope = f"repository:x:{'pull' if self.is_reading() else 'pull,push'}"
+            realm = f'Bearer realm="http://{self.server.faults.host}/token",service="test",scope="{scope}"'
             realm = self.server.faults.challenge or realm
             return self.answer(401, {"WWW-Authenticate": realm}, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
         rule = self.server.faults.take(self.command, self.path)
@@ -123,6 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.body()
             return self.answer(rule.status, rule.headers, rule.body)
         return self.forward(rule)
+
+    def is_reading(self) -> bool:
+        return self.command in {"GET", "HEAD"}
+
+    def is_allowed(self) -> bool:
+        token, _, action = self.headers.get("Authorization", "").removeprefix("Bearer ").rpartition(".")
+        return token == self.server.faults.token and (action == "push" or self.is_reading())
 
     def expires(self) -> bool:
         rules = self.server.faults.rules
@@ -142,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         expected = "Basic " + base64.b64encode(self.server.faults.basic.encode()).decode()
         if self.server.faults.basic and self.headers.get("Authorization") != expected:
             return self.answer(401, {})
-        return self.answer(200, {}, json.dumps({"token": self.server.faults.token}).encode())
+        asked = form.get("scope") or parse_qs(urlsplit(self.path).query).get("scope", [])
+        action = "push" if any("push" in scope for scope in asked) else "pull"
+        return self.answer(200, {}, json.dumps({"token": f"{self.server.faults.token}.{action}"}).encode())
 
     def forward(self, rule: Rule | None) -> None:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)

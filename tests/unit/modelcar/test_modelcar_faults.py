@@ -160,6 +160,18 @@ async def test_a_token_that_expires_in_the_middle_of_an_upload_is_renewed(
     assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=known))
 
 
+@pytest.mark.parametrize("known", [Credentials("user", "opensesame"), Credentials(identity_token="r3fresh")])
+async def test_a_token_that_is_renewed_for_reading_still_permits_writing(
+    faults: Faults, repository: str, options: RegistryOptions, known: Credentials
+) -> None:
+    faults.token = "t0ken"
+    faults.rules = [Rule("PUT", "uploads", forget_token=True)]
+    async with open_registry(faults.host, replace(options, credentials={faults.host: known})) as client:
+        await Repository(client, repository).write_blob(BytesContent(DATA), "", lambda _: None)
+    assert faults.token == "t0ken-next"
+    assert faults.count("PUT", "uploads") == 2  # what the old token did not permit, and the same again
+
+
 async def test_an_identity_token_is_exchanged_in_a_form_and_never_in_an_address(
     faults: Faults, stored: str, options: RegistryOptions
 ) -> None:

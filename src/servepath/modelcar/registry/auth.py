@@ -42,6 +42,7 @@ class RegistryAuth:
         self._credentials = credentials
         self._allow_plain_http = allow_plain_http
         self._headers: dict[str, str] = {}
+        self._asked: dict[str, tuple[str, ...]] = {}  # scopes: a token for reading alone must not replace one for both
 
     def signed(self, request: Request) -> Request:
         """Return the request with what was learnt before."""
@@ -84,9 +85,7 @@ class RegistryAuth:
 
     def _token_request(self, challenge: dict[str, str], url: Url) -> Request:
         realm = self._realm(challenge.get("realm", ""))
-        scopes = [scope for scope in [challenge.get("scope", "")] if scope]
-        if mounted_from := url.parameter("from"):
-            scopes.append(f"repository:{mounted_from}:pull")
+        scopes = self._scopes(challenge.get("scope", ""), url)
         service = challenge.get("service", "")
         if self._credentials is not None and self._credentials.identity_token:
             form = {
@@ -100,6 +99,14 @@ class RegistryAuth:
         query = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
         headers = {"Authorization": self._basic()} if self._basic() else {}
         return Request("GET", replace(realm, query=f"{realm.query}&{query}" if realm.query else query), headers)
+
+    def _scopes(self, challenged: str, url: Url) -> tuple[str, ...]:
+        """Return what a token is needed for now, and then all that was asked for before in this repository."""
+        mounted_from, repository = url.parameter("from"), _repository(url)
+        mounting = [f"repository:{mounted_from}:pull"] if mounted_from else []
+        scopes = tuple(dict.fromkeys([*challenged.split(), *mounting, *self._asked.get(repository, ())]))
+        self._asked[repository] = scopes
+        return scopes
 
     def _realm(self, text: str) -> Url:
         """Return the token service's address if credentials may be sent there."""
