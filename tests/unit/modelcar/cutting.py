@@ -41,6 +41,7 @@ class KeepingRegistry:
         on_cut: called instead of breaking the connection.
         received_bytes: bytes of upload bodies that came in, in all.
         spoil: change what is kept of a request that broke off.
+        failing: method and path of requests that are answered 500, as a pattern; empty for none.
         requests: method and path of every request.
     """
 
@@ -49,6 +50,7 @@ class KeepingRegistry:
     on_cut: Callable[[], None] | None = None
     received_bytes: int = 0
     spoil: bool = False
+    failing: str = ""
     uploads: dict[str, Upload] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         self.server.state.requests.append((self.command, self.path))
+        if self.server.state.failing and re.search(self.server.state.failing, f"{self.command} {self.path}"):
+            self.read_body()
+            return self.answer(500, {}, b"{}")
         before, uploads, identity = self.path.partition("/blobs/uploads/")
         if not uploads:
             return self.answer(*self.forward(self.path, self.rfile.read(self.length)))

@@ -6,14 +6,18 @@ import os
 import random
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+from servepath.errors import RegistryError
 from servepath.evidence import Verdict
 from servepath.modelcar.build import build_and_push
+from servepath.modelcar.push.push_cache import PushCache, UploadSession
+from servepath.modelcar.registry.upload import LOOKS
 from servepath.modelcar.source.directory import open_source
 from servepath.modelcar.verify import verify_content
 from tests.unit.modelcar.cutting import keeping_registry, wire_to
@@ -138,6 +142,59 @@ async def test_an_upload_that_is_gone_is_begun_anew(
         assert keeping.count("GET", "uploads/") == 1
     assert pushed.sent_bytes > SHARD_BYTES
     await assert_whole(f"{registry}/{repository}@{pushed.digest}", options)
+
+
+async def test_an_upload_that_the_registry_cannot_tell_about_is_begun_anew(
+    model: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    write_model(model, SHARDS[:1])
+    with keeping_registry(registry) as keeping:
+
+        def arm(kill: Callable[[], None]) -> None:
+            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
+
+        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        keeping.failing = rf"\w+ .*/uploads/{len(keeping.uploads)}$"
+        pushed = await build_and_push(open_source(model), base, keeping.host, repository, options=options)
+        assert keeping.count("GET", "uploads/") == LOOKS
+    await assert_whole(f"{registry}/{repository}@{pushed.digest}", options)
+
+
+async def test_an_upload_whose_address_may_not_be_used_is_begun_anew(
+    model: Path, base: str, registry: str, repository: str, options: RegistryOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(model, SHARDS[:1])
+    for address in ("http://192.0.2.1/v2/a/blobs/uploads/1", "nowhere"):
+        monkeypatch.setattr(PushCache, "upload", lambda *_, address=address: nullcontext(begun_at(address)))
+        pushed = await build_and_push(
+            open_source(model), base, registry, f"{repository}-{len(address)}", options=options
+        )
+        await assert_whole(pushed.reference, options)
+
+
+async def test_an_outage_of_the_registry_costs_no_byte_twice(
+    model: Path, base: str, registry: str, repository: str, options: RegistryOptions
+) -> None:
+    write_model(model, SHARDS[:1])
+    with keeping_registry(registry) as keeping:
+
+        def arm(kill: Callable[[], None]) -> None:
+            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
+
+        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        keeping.failing = "uploads/"
+        with pytest.raises(RegistryError, match="answered 500"):
+            await build_and_push(open_source(model), base, keeping.host, repository, options=options)
+        keeping.failing = ""
+        pushed = await build_and_push(open_source(model), base, keeping.host, repository, options=options)
+        assert 0 < pushed.sent_bytes <= pushed.size_bytes - 5 * MIB
+    await assert_whole(f"{registry}/{repository}@{pushed.digest}", options)
+
+
+def begun_at(address: str) -> UploadSession:
+    session = UploadSession()
+    session.save(address)
+    return session
 
 
 async def test_what_a_registry_kept_wrongly_is_found_by_the_digest_and_sent_anew(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from servepath.errors import RegistryError
 from servepath.modelcar.push.body import HASHED_BYTES, open_body
 from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.retry import TryAgainError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 8 << 20
 """Up to this size a blob of known digest goes in one PUT, and anew if that breaks off."""
+LOOKS = 3
+"""So often in a row an upload is asked about without an answer before a new one is begun."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 _FOUND = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
@@ -88,6 +91,7 @@ class Upload:
         self._session = session
         self._on_sent = on_sent
         self._confirmed_bytes = 0
+        self._failed_looks = 0
         self._sent_bytes = 0
 
     async def run(self) -> WrittenBlob:
@@ -119,15 +123,29 @@ class Upload:
         """Go on with the upload that there is, or begin one."""
         registry = self._target.registry
         if self._session.location:
-            found = await self._look(self._session.location)
+            found = await self._find(self._session.location)
             if found is not None:
                 return found
-            self._session.save("")
         response = registry.transient(await registry.send(Request("POST", registry.url(self._target.uploads))))
         location = registry.location(registry.expect(response, "beginning an upload", {HTTPStatus.ACCEPTED}))
+        self._failed_looks = 0
         if not self._is_single_request:
             self._session.save(str(location))
         return _Begun(location)
+
+    async def _find(self, address: str) -> _Begun | None:
+        """Find an upload; None if it is gone, or cannot be used: its address is kept until there is a new one."""
+        try:
+            found = await self._look(address)
+        except TryAgainError:
+            self._failed_looks += 1
+            if self._failed_looks < min(LOOKS, self._target.registry.options.retry.attempts):
+                raise
+            return None
+        except (RegistryError, ValueError):
+            return None
+        self._failed_looks = 0
+        return found
 
     async def _look(self, address: str) -> _Begun | None:
         """Ask how much of an upload is there; None if it is gone."""
