@@ -39,11 +39,13 @@ BIG = 5 * MIB  # BF16 elements: a shard of 10 MiB
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Give a certificate for 127.0.0.1, signed by itself, and its key."""
+    """Give a certificate for 127.0.0.1 and registry.example, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry")])
     now = dt.datetime.now(dt.UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.SubjectAlternativeName(
+        [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("registry.example")]
+    )
     signed = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -100,13 +102,14 @@ async def test_bodies_go_through_the_proxies_that_the_environment_names(
     certificate: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    host = tls_registry.replace("127.0.0.1", "registry.example")
     with tunnelling_proxy() as (address, seen):
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@{address}")
         monkeypatch.setenv("NO_PROXY", "")
-        await push_and_verify(model, base, tls_registry, repository, replace(options, ca_file=certificate[0]))
+        await push_and_verify(model, base, host, repository, replace(options, ca_file=certificate[0]))
     credentials = base64.b64encode(b"user:p@ss").decode()
     assert len(seen) >= 4  # one for all that has no body, one for each blob
-    assert all(f"CONNECT {tls_registry} " in head and credentials in head for head in seen)
+    assert all(f"CONNECT {host} " in head and credentials in head for head in seen)
 
 
 async def test_plain_http_through_a_proxy_names_the_whole_address(
@@ -133,6 +136,29 @@ async def test_plain_http_through_a_proxy_names_the_whole_address(
         ["POST", "http://registry.example:5000/v2/a/blobs/uploads/"],
         ["PUT", f"http://registry.example:5000/v2/a/blobs/uploads/1?digest=sha256%3A{'a' * 64}"],
     ]
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_a_registry_of_this_machine_is_never_reached_through_a_proxy(
+    options: RegistryOptions, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    heads: dict[str, list[str]] = {"registry": [], "proxy": []}
+
+    def hear(who: str) -> Callable[[socket.socket], None]:
+        def answer(connected: socket.socket) -> None:
+            while head := read_head(connected):
+                heads[who].append(head)
+                connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        return answer
+
+    with answering(hear("registry")) as address, answering(hear("proxy")) as proxy:
+        for variable in ("HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(variable, f"http://{proxy}")
+        monkeypatch.setenv("NO_PROXY", "")
+        async with open_registry(address.replace("127.0.0.1", name), options) as client:
+            await client.ping()
+    assert [len(heads["registry"]), len(heads["proxy"])] == [1, 0]
 
 
 async def test_an_upload_that_is_sent_on_to_another_host(tmp_path: Path, options: RegistryOptions) -> None:
@@ -260,14 +286,14 @@ def answering(answer: Callable[[socket.socket], None], released: threading.Event
 
 @contextmanager
 def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
-    """Run a proxy that knows CONNECT; yield its address and what it was asked."""
+    """Run a proxy that knows CONNECT, to ports of this machine; yield its address and what it was asked."""
     seen: list[str] = []
 
     def tunnel(client: socket.socket) -> None:
         head = read_head(client)
         seen.append(head)
-        host, _, port = head.split()[1].partition(":")
-        with socket.create_connection((host, int(port))) as server:
+        port = int(head.split()[1].partition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as server:
             client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             back = threading.Thread(target=carry, args=(server, client))
             back.start()

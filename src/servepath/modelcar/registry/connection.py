@@ -23,6 +23,7 @@ from anyio import from_thread, to_thread
 
 from servepath.modelcar.content import CHUNK_BYTES
 from servepath.modelcar.push.body import BUFFER_BYTES, read_views
+from servepath.modelcar.registry.reference import is_loopback
 from servepath.modelcar.registry.retry import TryAgainError
 from servepath.modelcar.registry.url import Url, parse_url
 from servepath.modelcar.store import MAX_MANIFEST_BYTES
@@ -289,12 +290,14 @@ def shut_down(connected: socket.socket) -> None:
 def proxy_of(url: Url) -> Url | None:
     """Return the proxy that the environment names for an address: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
 
+    This machine is reached without one: what is sent to it in clear, passwords too, goes nowhere else.
+
     Raises:
         OSError: it names something else than an address.
     """
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(url.authority):
+    if not proxy or is_loopback(url.authority) or proxy_bypass(url.authority):
         return None
     try:
         return parse_url(proxy if "://" in proxy else f"http://{proxy}")
