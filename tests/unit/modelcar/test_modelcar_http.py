@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -183,6 +184,21 @@ async def test_cancelling_does_not_wait_for_a_host_that_does_not_answer(options:
                 await client.ping()
             assert scope.cancelled_caught
             assert anyio.current_time() - scope.deadline < 5
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["socks5://{}@127.0.0.1:1080", "https://{}@proxy.example", "http://{}@host:port"])
+async def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
+    options: RegistryOptions, monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
+) -> None:
+    monkeypatch.setenv(variable, proxy.format("user:opensesame"))
+    monkeypatch.setenv("NO_PROXY", "")
+    async with open_registry("registry.example", options) as client:
+        with pytest.raises(InputError, match="not plain HTTP") as caught:
+            await client.ping()
+    assert caught.value.where == variable
+    assert "opensesame" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.anyio

@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 from anyio import from_thread, to_thread
 
+from servepath.errors import InputError
 from servepath.modelcar.content import CHUNK_BYTES
 from servepath.modelcar.push.body import BUFFER_BYTES, read_views
 from servepath.modelcar.registry.reference import is_loopback
@@ -139,6 +141,9 @@ class Connection:
         url: where to; scheme, host and port count.
         tls: how to check certificates; None where the URL is plain HTTP.
         timeout_s: bound of each connect, read and write.
+
+    Raises:
+        InputError: the environment names a proxy that cannot be used.
     """
 
     def __init__(self, url: Url, tls: ssl.SSLContext | None, timeout_s: float) -> None:
@@ -293,16 +298,19 @@ def proxy_of(url: Url) -> Url | None:
     This machine is reached without one: what is sent to it in clear, passwords too, goes nowhere else.
 
     Raises:
-        OSError: it names something else than an address.
+        InputError: it names something else than a proxy that is spoken to in plain HTTP.
     """
     proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    variable = url.scheme if proxies.get(url.scheme) else "all"
+    proxy = proxies.get(variable, "")
     if not proxy or is_loopback(url.authority) or proxy_bypass(url.authority):
         return None
-    try:
-        return parse_url(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError as error:
-        raise OSError(f"the proxy of the environment is {error}") from error
+    with suppress(ValueError):
+        parsed = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        if parsed.scheme == "http":
+            return parsed
+    # without the address: there may be a password in it
+    raise InputError("a proxy that is not plain HTTP", where=f"{variable.upper()}_PROXY", expected="http://HOST:PORT")
 
 
 def _connection(
