@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import traceback
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +17,10 @@ from servepath.modelcar.registry.credentials import Credentials
 from servepath.modelcar.registry.repository import Repository
 from servepath.modelcar.registry.url import parse_url
 from servepath.modelcar.store import Descriptor
-from tests.unit.modelcar.test_modelcar_send import answering, length_of, read_exactly, read_head
+from tests.unit.modelcar.test_modelcar_send import answering, hanging, length_of, read_exactly, read_head
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from servepath.modelcar.registry.client import RegistryOptions
@@ -173,13 +172,8 @@ async def test_a_location_that_is_no_address_is_named(options: RegistryOptions) 
 
 @pytest.mark.anyio
 async def test_cancelling_does_not_wait_for_a_host_that_does_not_answer(options: RegistryOptions) -> None:
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):  # what nobody accepts fills the queue, and the next connect hangs
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        async with open_registry(f"127.0.0.1:{full.getsockname()[1]}", options) as client:
+    with hanging() as (host, port):
+        async with open_registry(f"{host}:{port}", options) as client:
             with anyio.move_on_after(0.3) as scope:
                 await client.ping()
             assert scope.cancelled_caught

@@ -7,7 +7,7 @@ import datetime as dt
 import ipaddress
 import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -219,6 +219,62 @@ async def test_cancelling_does_not_wait_for_a_registry_that_reads_nothing(
             released.set()
     assert scope.cancelled_caught
     assert anyio.current_time() - scope.deadline < 5
+
+
+async def test_cancelling_does_not_try_the_other_addresses_of_a_host(
+    options: RegistryOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        places = [stack.enter_context(hanging()) for _ in range(3)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses(places))
+        allowed = replace(options, plain_http=frozenset({"registry.example"}), timeout_s=3)
+        async with open_registry("registry.example", allowed) as client:
+            with anyio.move_on_after(0.3) as scope:
+                await client.ping()
+            assert scope.cancelled_caught
+            assert anyio.current_time() - scope.deadline < 2
+
+
+async def test_what_was_cancelled_while_the_host_was_looked_up_is_not_sent(
+    options: RegistryOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections: list[str] = []
+    looking, looked_up = threading.Event(), threading.Event()
+
+    def look_up(place: tuple[str, int]) -> list[object]:
+        looking.set()
+        looked_up.wait(30)
+        return addresses([place])
+
+    def answer(connected: socket.socket) -> None:
+        connections.append(read_head(connected))
+
+    with answering(answer) as address:
+        host, _, port = address.partition(":")
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: look_up((host, int(port))))
+        allowed = replace(options, plain_http=frozenset({"registry.example"}))
+        async with open_registry("registry.example", allowed) as client, anyio.create_task_group() as group:
+            group.start_soon(client.ping)
+            await anyio.to_thread.run_sync(looking.wait, 30)
+            group.cancel_scope.cancel()
+            threading.Timer(0.1, looked_up.set).start()
+    assert connections == []
+
+
+def addresses(places: list[tuple[str, int]]) -> list[object]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place) for place in places]
+
+
+@contextmanager
+def hanging() -> Iterator[tuple[str, int]]:
+    """Give an address where a connect hangs: what nobody accepts fills its queue."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()
 
 
 async def send_to(

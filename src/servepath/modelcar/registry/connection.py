@@ -12,6 +12,7 @@ import json
 import select
 import socket
 import ssl
+import threading
 from base64 import b64encode
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -151,6 +152,8 @@ class Connection:
         self._connection = _connection(url, self._proxy, tls, timeout_s)
         self._connection._create_connection = self._connect  # type: ignore[attr-defined] # noqa: SLF001 - as tests of it do
         self._handle: socket.socket | None = None  # the same connection, for breaking it from the event loop
+        self._is_broken = False
+        self._lock = threading.Lock()  # of these two
         self._answer: http.client.HTTPResponse | None = None
         self._is_spent = False
 
@@ -202,8 +205,8 @@ class Connection:
             try:
                 await anyio.sleep_forever()
             finally:
-                if not (results or failures or self._handle is None):
-                    shut_down(self._handle)
+                if not (results or failures):
+                    self._break()
 
         async with anyio.create_task_group() as group:
             group.start_soon(break_when_cancelled)
@@ -219,20 +222,41 @@ class Connection:
         return results[0]
 
     def _connect(self, address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
-        """Connect as `socket.create_connection` does, by a socket that can be broken while it connects."""
+        """Connect as `socket.create_connection` does, by a socket that can be broken while it connects.
+
+        Once broken, it connects no more: neither to the next address nor to one that was looked up meanwhile.
+        """
         error: OSError = OSError(f"no address of {address[0]}")
         for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
             connected = socket.socket(family, kind, protocol)
-            self._handle = connected.dup()
             connected.settimeout(timeout_s)
             try:
+                self._hold(connected)
                 connected.connect(place)
+                self._refuse_if_broken()
             except OSError as failure:
                 error = failure
                 connected.close()
             else:
                 return connected
         raise error
+
+    def _hold(self, connected: socket.socket) -> None:
+        with self._lock:
+            self._refuse_if_broken()
+            if self._handle is not None:
+                self._handle.close()
+            self._handle = connected.dup()
+
+    def _break(self) -> None:
+        with self._lock:
+            self._is_broken = True
+            if self._handle is not None:
+                shut_down(self._handle)
+
+    def _refuse_if_broken(self) -> None:
+        if self._is_broken:
+            raise OSError("broken off")
 
     def _exchange(self, request: Request) -> Response:
         answer = self._send(request)
