@@ -35,6 +35,7 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
         ("https://registry.example", "registry.example", 443, "/"),
         ("http://127.0.0.1:5000/v2/?a=b%3A", "127.0.0.1", 5000, "/v2/?a=b%3A"),
         ("http://[::1]:5000/v2/", "::1", 5000, "/v2/"),
+        (f"https://{'a' * 63}.example.", f"{'a' * 63}.example.", 443, "/"),
         ("http://user:word@proxy.example:3128", "proxy.example", 3128, "/"),
         ("https://host/a b/ü?c=d e", "host", 443, "/a%20b/%C3%BC?c=d%20e"),
     ],
@@ -46,7 +47,26 @@ def test_an_address_is_read(text: str, host: str, port: int, target: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/v2/", "ftp://host/", "https://", "https://host:port/", "https://host:99999/", "http://[::1/", "http://hö/"],
+    [
+        "",
+        "/v2/",
+        "ftp://host/",
+        "https://",
+        "https://host:port/",
+        "https://host:99999/",
+        "http://[::1/",
+        "http://hö/",
+        "http://foo..bar/",
+        "http://foo../",
+        "http://.foo/",
+        f"http://{'a' * 64}.example/",
+        "http://foo bar.example/",
+        "http://foo /",
+        "http://foo\t.example/",
+        "http://foo.example\n",
+        "http://foo\x00/",
+        "http://foo\x7f/",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -197,6 +217,7 @@ async def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
 
 @pytest.mark.anyio
 async def test_what_is_no_host_is_refused(options: RegistryOptions) -> None:
-    with pytest.raises(InputError, match="not a registry"):
-        async with open_registry("host:port", options):
-            pass
+    for host in ("host:port", "foo..bar", "foo bar.example", "foo.example\n"):
+        with pytest.raises(InputError, match="not a registry"):
+            async with open_registry(host, options):
+                pass

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
 _SAFE = "!$%&'()*+,/:;=?@[]~"
 """What stays as it is in a path and a query: what is reserved, and the sign of what is escaped already."""
+_HOST = re.compile(r"[^\s.]{1,63}(?:\.[^\s.]{1,63})*\.?", re.ASCII)
+"""Labels as DNS has them (RFC 1035, section 2.3.4): the standard library raises errors of its own for others."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""`urlsplit` leaves some of these out without a word."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -77,7 +82,8 @@ def parse_url(text: str) -> Url:
     """
     parts = urlsplit(text)
     userinfo, _, authority = parts.netloc.rpartition("@")
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not authority.isascii() or parts.port == 0:
+    is_host = authority.isascii() and _HOST.fullmatch(parts.hostname or "") and not _CONTROL.search(text)
+    if parts.scheme not in _DEFAULT_PORTS or not is_host or parts.port == 0:
         raise ValueError(f"not an address: {text[:120]!r}")
     return Url(
         parts.scheme,
