@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import pwd
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -55,6 +56,18 @@ def faults(registry: str) -> Iterator[Faults]:
 def options(tmp_path: Path) -> RegistryOptions:
     """Give options with quick retries that read no one's Docker configuration."""
     return RegistryOptions(docker_config=tmp_path / "docker", retry=RetryPolicy(attempts=3, base_s=0.01, longest_s=0.2))
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a user whom neither the environment nor the system gives a home, as a container may have."""
+    for variable in ("HOME", "DOCKER_CONFIG", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
 @pytest.fixture

@@ -271,6 +271,14 @@ async def test_documents_are_known_by_their_digest_alone(tmp_path: Path, cache: 
     assert cache.document(digest_of_bytes(b"\xff")) is None
 
 
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert push_cache.default_cache() is push_cache.NO_CACHE
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    push_cache.default_cache().remember_holder("r", "repository", LAYER.diff_id)
+    assert len(cache_files(tmp_path / "servepath" / "push")) == 1
+
+
 def test_holders_are_few_and_the_latest_first(cache: PushCache) -> None:
     for number in range(20):
         cache.remember_holder("r", f"repository-{number}", LAYER.diff_id)

@@ -180,3 +180,10 @@ async def test_docker_config_names_the_directory(tmp_path: Path, monkeypatch: py
         assert "secret" not in repr(Credentials("u", "secret", "secret"))
     monkeypatch.delenv("DOCKER_CONFIG")
     assert docker_config_directory().name == ".docker"
+
+
+@pytest.mark.usefixtures("homeless")
+async def test_a_user_without_a_home_has_no_credentials() -> None:
+    options = RegistryOptions()
+    assert not options.docker_config.exists()
+    assert await find_credentials(HOST, options.docker_config) is None

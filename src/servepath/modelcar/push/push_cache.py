@@ -190,9 +190,10 @@ NO_CACHE = PushCache(None)
 
 
 def default_cache() -> PushCache:
-    """Return the user's cache: `servepath/push` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return PushCache((Path(home) if home else Path.home() / ".cache") / "servepath" / "push")
+    """Return the user's cache: `servepath/push` in `$XDG_CACHE_HOME`, else in `~/.cache`; none without a home."""
+    with suppress(RuntimeError):
+        return PushCache(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "servepath", "push"))
+    return NO_CACHE
 
 
 def _sealed(entry: dict[str, Any]) -> bytes:

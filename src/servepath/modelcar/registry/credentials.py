@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ class Credentials:
 
 
 def docker_config_directory() -> Path:
-    """Return where Docker's tools look: `$DOCKER_CONFIG`, else `~/.docker`."""
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    """Return where Docker's tools look: `$DOCKER_CONFIG`, else `~/.docker`; nothing is there without a home."""
+    with suppress(RuntimeError):
+        return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    return Path(os.devnull, "docker")
 
 
 async def find_credentials(host: str, config_directory: Path) -> Credentials | None:
