@@ -9,12 +9,12 @@ from servepath.canary.held import read_route
 from servepath.canary.route import read_state
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.objects import MANAGED_BY, OWNER, is_ours, place, read
-from servepath.cluster.wait import conditions
+from servepath.cluster.wait import conditions, is_observed
 from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.record import Strategy
 from servepath.serving.find import modelcar_reference
 from servepath.serving.model import ServingPath, ServingSpec
-from servepath.serving.readiness import is_rolled_out
+from servepath.serving.readiness import runs
 from servepath.serving.render import engine_container
 from servepath.serving.slots import Slot, route_name, slot_name
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped
@@ -32,7 +32,7 @@ class Current:
     Attributes:
         engine: the object that carries the engine, None where nothing is deployed.
         slot: which slot of the KServe path is the stable one; blue on the raw path.
-        is_serving: whether it answers now: it is not stopped, and it is ready.
+        is_serving: whether it answers now, maybe not in all of its replicas.
         has_route: whether the stable hostname's own route is there.
         canary: the canary that is under way, in words; empty for none.
     """
@@ -120,5 +120,17 @@ async def _is_serving(client: AsyncClient, engine: Json, path: ServingPath) -> b
     deployment = await read(client, "Deployment", deployment_name(engine, path), namespace)
     if deployment is None:
         return False
-    container = engine_container(engine, path)
-    return is_rolled_out(deployment, container)
+    return _answers(deployment, engine_container(engine, path))
+
+
+def _answers(deployment: Json, container: Json) -> bool:
+    """Tell whether this version serves, and no pod of another is left.
+
+    One replica is enough: while an autoscaler adds one, or a node is drained, clients are served all the same, and are
+    not to meet a candidate in its place.
+    """
+    status = deployment.get("status") or {}
+    is_one_version = status.get("updatedReplicas", 0) == status.get("replicas", 0)
+    is_available = status.get("availableReplicas", 0) > 0
+    is_this = is_observed(deployment) and runs(deployment["spec"]["template"]["spec"], container)
+    return is_this and is_one_version and is_available

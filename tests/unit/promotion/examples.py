@@ -61,3 +61,14 @@ def deployment(name: str, *, wanted: int = 1, available: int = 1) -> dict[str, A
         },
         "status": {"replicas": wanted, "updatedReplicas": wanted, "availableReplicas": available},
     }
+
+
+def inference_service(name: str) -> dict[str, Any]:
+    """An InferenceService that is ready, with the engine of `deployment`."""
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": service(name)["metadata"],
+        "spec": {"predictor": {"containers": deployment(name)["spec"]["template"]["spec"]["containers"]}},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }

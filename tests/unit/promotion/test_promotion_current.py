@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.model import Cluster
 from servepath.errors import PromotionRefusedError
-from servepath.promotion.current import Current, refuse_canary
+from servepath.promotion.current import Current, read_current, refuse_canary
 from servepath.promotion.labels import RECORD, RELEASE, labels_of
 from servepath.promotion.orphans import orphans_of
 from servepath.promotion.record import Strategy
 from servepath.serving.model import ServingPath
 from servepath.serving.slots import Slot
-from tests.unit.promotion.examples import NAMESPACE, SPEC, service
+from tests.unit.promotion.examples import NAMESPACE, SPEC, deployment, inference_service, service
 from tests.unit.promotion.examples import RELEASE as NAME
+
+if TYPE_CHECKING:
+    from lightkube import AsyncClient
+
+    from tests.unit.promotion.api_server import World
 
 ENGINE = {"kind": "InferenceService", "metadata": {"labels": {**CLUSTER_LOCAL, "other": "label"}}}
 CLUSTER = Cluster(Path("config"), "r.test", "http://g.test")
@@ -60,6 +65,27 @@ def test_a_canary_of_somebody_else_is_not_disturbed() -> None:
     with pytest.raises(PromotionRefusedError, match="a canary to x is under way") as caught:
         refuse_canary(Current(ENGINE, Slot.BLUE, True, True, "a canary to x is under way"), SPEC)
     assert caught.value.where == f"HTTPRoute {NAMESPACE}/{NAME}-stable"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("available", "status", "strategy"),
+    [
+        (3, {}, Strategy.CANARY),
+        (2, {}, Strategy.CANARY),
+        (0, {}, Strategy.REPLACE),
+        (2, {"updatedReplicas": 1}, Strategy.REPLACE),
+    ],
+    ids=["whole", "one replica is missing", "broken", "in the middle of an update"],
+)
+async def test_what_serves_with_a_replica_less_is_not_replaced_in_place(
+    client: AsyncClient, world: World, available: int, status: dict[str, int], strategy: Strategy
+) -> None:
+    running = deployment(f"{NAME}-kserve-predictor", wanted=3, available=available)
+    world.put("deployments", NAMESPACE, running | {"status": running["status"] | status})
+    world.put("inferenceservices", NAMESPACE, inference_service(f"{NAME}-kserve"))
+    current = await read_current(client, SPEC, ServingPath.KSERVE)
+    assert current.strategy(ServingPath.KSERVE, replace=False) is strategy
 
 
 def of_kind(kind: str, name: str, instance: str, **labels: str) -> dict[str, Any]:
