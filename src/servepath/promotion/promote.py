@@ -203,9 +203,10 @@ class _Job:
         steps = Steps(self._client, request, self._stages, self._evidence, transaction, current, history)
         try:
             await transaction.run(steps.by_stage())
-            await transaction.succeed("promoted")
+            with anyio.CancelScope(shield=True):  # an interrupt in the middle would leave open whether it succeeded
+                await transaction.succeed("promoted")
         except BaseException as error:
-            if self._holding.lost is None:
+            if self._holding.lost is None and not transaction.record.is_over:
                 with anyio.CancelScope(shield=True):
                     await self._undo(transaction, error)
             raise

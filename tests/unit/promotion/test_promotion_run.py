@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,7 @@ from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.promote import recover_release
 from servepath.promotion.record import Record, Stage, State
 from servepath.promotion.run import run_promotion
+from servepath.promotion.steps import Steps
 from servepath.promotion.transaction import begin
 from servepath.promotion.verify import verify_promotion
 from servepath.report.write import load_report
@@ -313,6 +316,41 @@ async def test_what_cannot_be_put_back_is_said_and_left_to_the_next_one(
     await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
     (record,) = await records(request_.cluster)
     assert record.state is State.ROLLED_BACK
+
+
+def do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every stage of a promotion succeed at once."""
+
+    async def nothing() -> None: ...
+
+    monkeypatch.setattr(Steps, "by_stage", lambda _: dict.fromkeys(list(Stage)[1:], nothing))
+
+
+@pytest.mark.parametrize(("method", "plural"), [("PUT", "configmaps"), ("DELETE", "secrets")])
+async def test_an_interrupt_while_success_is_written_down_undoes_nothing(
+    request_: PromotionRequest, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, plural: str
+) -> None:
+    do_nothing(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with anyio.create_task_group() as group:
+
+        def interrupt(asked: str, path: str) -> int:
+            is_verified = any('"stage": "verify"' in str(obj) for obj in world.objects.values())
+            if is_verified and asked == method and f"/{plural}/" in path:
+                loop.call_soon_threadsafe(group.cancel_scope.cancel)
+                time.sleep(0.2)
+            return 0
+
+        world.fault = interrupt
+        await promoted(request_, folder=tmp_path / "report")
+    assert group.cancel_scope.cancelled_caught
+    (record,) = await records(request_.cluster)
+    assert (record.state, record.result) == (State.SUCCEEDED, "promoted")
+    assert left(world) == []
+    document = load_report(tmp_path / "report")
+    assert document["error"]["exit_code"] == 130
+    assert document["promotion"]["record"]["state"] == "succeeded"
+    assert [stage["name"] for stage in document["stages"]] == ["plan", "recover"], "nothing was rolled back"
 
 
 class Unavailable(BaseHTTPRequestHandler):
