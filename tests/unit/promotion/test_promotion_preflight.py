@@ -297,19 +297,45 @@ def test_the_name_of_a_gpus_quota(accelerator: str, metric: str) -> None:
 PLACE = ArtifactRepository("europe-west4-docker.pkg.dev", "acme-models/models", "europe-west4")
 
 
-def test_a_node_that_has_pulled_is_proof() -> None:
-    seen = node(status={"images": [{"names": [f"{PLACE.registry}/acme-models/models/x@sha256:1"], "sizeBytes": 1}]})
-    assert check_registry(PLACE.registry, [node("cpu-1"), seen]).verdict is Verdict.PASS
-    assert check_registry("other.example", [seen]).verdict is Verdict.SKIP
+AR_IMAGE = f"{PLACE.registry}/acme-models/models/smol"
+
+
+@pytest.mark.parametrize(
+    ("image", "pulled", "place", "verdict"),
+    [
+        (AR_IMAGE, f"{AR_IMAGE}@sha256:1", PLACE, Verdict.PASS),
+        (AR_IMAGE, f"{PLACE.registry}/acme-models/models/engine:1", PLACE, Verdict.PASS),
+        (AR_IMAGE, f"{PLACE.registry}/acme-models/models-old/smol@sha256:1", PLACE, Verdict.SKIP),
+        (AR_IMAGE, f"{PLACE.registry}/somebody/else/smol@sha256:1", PLACE, Verdict.SKIP),
+        (AR_IMAGE, f"{PLACE.registry}/somebody/else/smol@sha256:1", None, Verdict.SKIP),
+        ("ghcr.io/acme/smol", "ghcr.io/acme/smol@sha256:1", None, Verdict.PASS),
+        ("ghcr.io/acme/smol", "ghcr.io/acme/smol:1", None, Verdict.PASS),
+        ("ghcr.io/acme/smol", "ghcr.io/acme/smol@sha256:1", PLACE, Verdict.PASS),
+        ("ghcr.io/acme/smol", "ghcr.io/acme/smoll@sha256:1", None, Verdict.SKIP),
+        ("ghcr.io/acme/smol", "ghcr.io/fluxcd/source-controller:v1", None, Verdict.SKIP),
+        ("ghcr.io/acme/smol", "ghcr.io/fluxcd/source-controller:v1", PLACE, Verdict.SKIP),
+        ("ghcr.io/acme/smol", "other.example/acme/smol@sha256:1", None, Verdict.SKIP),
+    ],
+)
+def test_a_node_that_has_pulled_from_the_same_repository_is_proof(
+    image: str, pulled: str, place: ArtifactRepository | None, verdict: Verdict
+) -> None:
+    seen = node(status={"images": [{"names": [pulled], "sizeBytes": 1}]})
+    assert check_registry(image, [node("cpu-1"), seen], facts(L4), place).verdict is verdict
+
+
+def test_only_the_repository_that_the_image_is_in_counts() -> None:
+    shut = replace(L4, oauth_scopes=("https://www.googleapis.com/auth/logging.write",))
+    assert check_registry("ghcr.io/acme/smol", [], facts(shut), PLACE).verdict is Verdict.SKIP
 
 
 def test_the_rights_of_gkes_nodes() -> None:
     shut = replace(L4, oauth_scopes=("https://www.googleapis.com/auth/logging.write",))
-    result = check_registry(PLACE.registry, [], facts(shut), PLACE)
+    result = check_registry(AR_IMAGE, [], facts(shut), PLACE)
     assert result.verdict is Verdict.FAIL
     assert "--scopes=gke-default" in result.next_command
     reads = replace(shut, oauth_scopes=("https://www.googleapis.com/auth/devstorage.read_only",), service_account="n@x")
-    unknown = check_registry(PLACE.registry, [], facts(reads), PLACE)
+    unknown = check_registry(AR_IMAGE, [], facts(reads), PLACE)
     assert unknown.verdict is Verdict.SKIP
     assert unknown.next_command.endswith("--role=roles/artifactregistry.reader --member=serviceAccount:n@x")
 

@@ -1,7 +1,7 @@
 """Whether the nodes can pull from the registry, as far as that can be told without starting a pod.
 
 Kubernetes has no way to ask a node whether it reaches an address. What is told here is what leaves a trace: a node that
-has pulled from this registry before, and on GKE the right of the nodes' own credentials. Where neither tells, the
+has pulled from the same repository before, and on GKE the right of the nodes' own credentials. Where neither tells, the
 answer is that it is not known; `probe` then lets a pod try, which only a promotion that acts does.
 """
 
@@ -22,23 +22,30 @@ _SCOPES = ("cloud-platform", "devstorage.read_only", "devstorage.read_write", "d
 
 
 def check_registry(
-    registry: str,
+    image: str,
     nodes: Iterable[Mapping[str, Any]],
     facts: GkeFacts | None = None,
     repository: ArtifactRepository | None = None,
 ) -> CheckResult:
-    """Look for a trace of the registry on the nodes.
+    """Look for a trace of the repository on the nodes.
+
+    Another image of the same host proves nothing: a host has repositories of many owners, and of each it is decided
+    anew who may read it. Artifact Registry decides that for all images of one of its repositories together.
 
     Args:
-        registry: `host[:port]`.
+        image: `host[:port]/repository`, without digest.
         nodes: the cluster's nodes.
         facts: what Google says of the cluster.
-        repository: the repository of Artifact Registry that the image will be in.
+        repository: a repository of Artifact Registry; it counts if the image will be in it.
     """
-    expected = f"nodes that pull from {registry}"
+    within = f"{repository.registry}/{repository.path}" if repository is not None else ""
+    if not image.startswith(f"{within}/"):
+        repository = None
+    expected = f"nodes that pull from {image if repository is None else within}"
+    known = (f"{image}@", f"{image}:") if repository is None else f"{within}/"
     for node in nodes:
-        images = (node.get("status") or {}).get("images") or ()
-        if any(name.startswith(f"{registry}/") for image in images for name in image.get("names") or ()):
+        pulled = (node.get("status") or {}).get("images") or ()
+        if any(name.startswith(known) for one in pulled for name in one.get("names") or ()):
             return there(NAME, expected, f"node {node['metadata']['name']} has pulled from it")
     if facts is not None and repository is not None:
         return _by_rights(facts, repository, expected)

@@ -195,7 +195,7 @@ async def _registry(
     subject: _Subject, nodes: Sequence[Json], facts: GkeFacts | None, repository: ArtifactRepository | None
 ) -> CheckResult:
     image = subject.spec.modelcar_reference.partition("@")[0]
-    told = check_registry(image.partition("/")[0], nodes, facts, repository)
+    told = check_registry(image, nodes, facts, repository)
     if told.verdict is not Verdict.SKIP or not subject.may_start_a_pod:
         return told
     return await probe_registry(subject.client, subject.spec.namespace, image, subject.kubectl)
