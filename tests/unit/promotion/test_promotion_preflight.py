@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -195,8 +196,54 @@ def test_google_makes_a_node_only_of_a_gpu_that_is_named() -> None:
     assert verdicts(placed(named, [], known=facts(provisioned={"nvidia-h100-80gb": 8}))) == ["fail"]
 
 
-def disk(image_bytes: int, nodes: list[dict[str, Any]], known: GkeFacts | None = None) -> CheckResult:
-    needs = needs_of([deployment()])
+DISK = "disk-image=projects/acme/global/images/engine-1,mode=CONTAINER_IMAGE_CACHE"
+STREAMED = {"cloud.google.com/gke-image-streaming": "true"}
+PRELOADED = {
+    "cloud.google.com.node-restriction.kubernetes.io/gke-secondary-boot-disk-engine-1": "CONTAINER_IMAGE_CACHE.acme"
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pool", "fix"),
+    [
+        (STREAMED, {"streams_images": True}, "node-pools update l4 .* --enable-image-streaming"),
+        (
+            PRELOADED,
+            {"preloads_images": True},
+            f"node-pools create l4-preloaded .* --secondary-boot-disk={DISK}",
+        ),
+        (
+            STREAMED | PRELOADED | {"cloud.google.com/gke-spot": "true"},
+            {"streams_images": True, "preloads_images": True, "is_spot": True},
+            f"node-pools create l4-preloaded .* --enable-image-streaming --spot --secondary-boot-disk={DISK}",
+        ),
+    ],
+    ids=["Image streaming", "secondary boot disk", "all at once"],
+)
+def test_a_pool_has_what_its_nodes_must_be_chosen_for(wanted: dict[str, str], pool: dict[str, Any], fix: str) -> None:
+    objects = [deployment(nodeSelector=wanted)]
+    (refused,) = placed(objects, [], known=facts(L4))
+    assert refused.verdict is Verdict.FAIL
+    assert re.fullmatch(f"gcloud container {fix}", refused.next_command)
+    assert disk(GIB, [], facts(L4), objects).verdict is Verdict.SKIP, "no node of that pool will pull them"
+    assert verdicts(placed(objects, [], known=facts(L4, replace(L4, name="other", **pool)))) == ["pass"]
+    assert disk(GIB, [], facts(replace(L4, **pool)), objects).verdict is Verdict.PASS
+
+
+def test_the_pool_that_suits_is_the_one_to_enlarge() -> None:
+    streams = replace(L4, name="streams", streams_images=True, max_nodes=0)
+    (full,) = placed([deployment(nodeSelector=STREAMED)], [], known=facts(L4, streams))
+    assert full.next_command.startswith("gcloud container node-pools update streams ")
+    assert full.next_command.endswith("--max-nodes 1")
+
+
+def disk(
+    image_bytes: int,
+    nodes: list[dict[str, Any]],
+    known: GkeFacts | None = None,
+    objects: list[dict[str, Any]] | None = None,
+) -> CheckResult:
+    needs = needs_of(objects or [deployment()])
     return check_disk(needs, nodes, rooms_of(nodes, [], needs), image_bytes, kubectl=KUBECTL, facts=known)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 POOL = "cloud.google.com/gke-nodepool"
 SPOT = "cloud.google.com/gke-spot"
 ACCELERATOR = "cloud.google.com/gke-accelerator"
+STREAMING = "cloud.google.com/gke-image-streaming"
+PRELOADED = "cloud.google.com.node-restriction.kubernetes.io/gke-secondary-boot-disk-"
+"""With the name of a disk image after it; the label's value is `CONTAINER_IMAGE_CACHE.PROJECT`."""
 _DISK = "ephemeral-storage"
 _GIB = 2**30
 
@@ -175,11 +178,28 @@ def _growing(pod: PodNeed, rooms: Sequence[Room], facts: GkeFacts, grown: Mappin
 
 
 def _suits(pool: NodePool, pod: PodNeed) -> bool:
-    labels = {POOL: pool.name, ACCELERATOR: pool.accelerator_type, SPOT: "true" if pool.is_spot else ""}
+    """Tell whether a node of the pool would do; labels that its owner gives its nodes are not known."""
+    labels = {
+        POOL: pool.name,
+        ACCELERATOR: pool.accelerator_type,
+        SPOT: "true" if pool.is_spot else "",
+        STREAMING: "true" if pool.streams_images else "",
+    }
     is_selected = all(labels.get(key, value) == value for key, value in pod.node_selector.items())
+    is_preloaded = pool.preloads_images or not _preloaded(pod)
     taints = [_taint(text) for text in pool.taints]
     is_tolerated = all(any(_tolerates(one, taint) for one in pod.tolerations) for taint in taints)
-    return pool.accelerators >= pod.gpus and is_selected and is_tolerated
+    return pool.accelerators >= pod.gpus and is_selected and is_preloaded and is_tolerated
+
+
+def _preloaded(pod: PodNeed) -> tuple[str, ...]:
+    """Give the secondary boot disks that a pod wants of its node, each as gcloud's `--secondary-boot-disk` takes it."""
+    disks = []
+    for key, value in pod.node_selector.items():
+        if key.startswith(PRELOADED):
+            mode, _, project = value.partition(".")
+            disks.append(f"disk-image=projects/{project}/global/images/{key.removeprefix(PRELOADED)},mode={mode}")
+    return tuple(disks)
 
 
 def _taint(text: str) -> dict[str, str]:
@@ -208,16 +228,37 @@ def _fix(pod: PodNeed, kubectl: str, facts: GkeFacts | None) -> str:
         return f"gcloud compute accelerator-types list --project {target.project} --filter=zone:{target.region}"
     if not pod.gpus:
         return f"gcloud container clusters update {target.name} {target.gcloud} --enable-autoscaling --max-nodes 3"
-    full = next((pool for pool in facts.pools if pool.accelerators >= pod.gpus), None)
-    if full is not None:
+    return _fix_pools(pod, facts)
+
+
+def _fix_pools(pod: PodNeed, facts: GkeFacts) -> str:
+    """Give the command after which a pool has a node with the GPUs: a bigger pool, a changed one, or a new one."""
+    target = facts.target
+    fitting = [pool for pool in facts.pools if pool.accelerators >= pod.gpus]
+    suited = next((pool for pool in fitting if _suits(pool, pod)), None)
+    if suited is None:
+        slow = next((pool for pool in fitting if _suits(replace(pool, streams_images=True), pod)), None)
+        if slow is not None:
+            return (
+                f"gcloud container node-pools update {slow.name} --cluster {target.name} {target.gcloud} "
+                "--enable-image-streaming"
+            )
+    is_preloaded = not _preloaded(pod) or any(pool.preloads_images for pool in fitting)
+    if fitting and is_preloaded:
+        full = suited or fitting[0]
         return (
             f"gcloud container node-pools update {full.name} --cluster {target.name} {target.gcloud} "
             f"--enable-autoscaling --min-nodes 0 --max-nodes {full.max_nodes + 1}"
         )
+    # A pool gets its secondary boot disks when it is made, and never later.
+    name = f"{fitting[0].name}-preloaded" if fitting else "gpu"
+    options = [" --spot"] if pod.node_selector.get(SPOT) == "true" else []
+    options += [f" --secondary-boot-disk={disk}" for disk in _preloaded(pod)]
     return (
-        f"gcloud container node-pools create gpu --cluster {target.name} {target.gcloud} "
+        f"gcloud container node-pools create {name} --cluster {target.name} {target.gcloud} "
         f"--accelerator type=nvidia-l4,count={pod.gpus},gpu-driver-version=latest --machine-type g2-standard-8 "
         "--enable-autoscaling --num-nodes 0 --min-nodes 0 --max-nodes 1 --disk-size 200 --enable-image-streaming"
+        f"{''.join(options)}"
     )
 
 
