@@ -60,8 +60,19 @@ def deployment(name: str = "model-raw", gpus: int = 1, **pod: Any) -> dict[str, 
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": name, "namespace": "servepath", "labels": labels},
         "spec": {"replicas": 1, "template": {"spec": spec}},
+    }
+
+
+def inference_service(**annotations: str) -> dict[str, Any]:
+    amounts = {"nvidia.com/gpu": "1"}
+    container = {"name": "vllm", "resources": {"requests": amounts, "limits": amounts}}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "model-kserve", "namespace": "servepath", "annotations": annotations},
+        "spec": {"predictor": {"containers": [container]}},
     }
 
 
@@ -84,10 +95,16 @@ def node(name: str = "gpu-1", gpus: int = 1, disk: str = "100Gi", **changed: Any
     return made
 
 
-def pod_on(name: str, gpus: str = "1", instance: str = "somebody", phase: str = "Running") -> dict[str, Any]:
+def pod_on(
+    name: str,
+    gpus: str = "1",
+    instance: str = "somebody",
+    phase: str = "Running",
+    namespace: str = "servepath",
+) -> dict[str, Any]:
     resources = {"requests": {"nvidia.com/gpu": gpus, "cpu": "100m"}}
     return {
-        "metadata": {"labels": {"app.kubernetes.io/instance": instance}},
+        "metadata": {"namespace": namespace, "labels": {"app.kubernetes.io/instance": instance}},
         "spec": {"nodeName": name, "containers": [{"resources": resources}]},
         "status": {"phase": phase},
     }
@@ -113,6 +130,11 @@ def verdicts(results: tuple[CheckResult, ...]) -> list[str]:
         ([], [], "no node is ready"),
         ([node("cpu-1", gpus=0)], [], "cpu-1 has 0 nvidia.com/gpu free of 1"),
         ([node()], [pod_on("gpu-1")], "gpu-1 has 0 nvidia.com/gpu free of 1"),
+        (
+            [node()],
+            [pod_on("gpu-1", instance="model-raw", namespace="staging")],
+            "gpu-1 has 0 nvidia.com/gpu free of 1",
+        ),
         ([node(spec={"unschedulable": True})], [], "no node is ready"),
         ([node(status={"conditions": [{"type": "Ready", "status": "False"}]})], [], "no node is ready"),
         (
@@ -126,7 +148,7 @@ def verdicts(results: tuple[CheckResult, ...]) -> list[str]:
             "8.0 GiB memory free",
         ),
     ],
-    ids=["nothing", "no GPU", "taken", "cordoned", "not ready", "taint", "memory"],
+    ids=["nothing", "no GPU", "taken", "a namesake of another namespace", "cordoned", "not ready", "taint", "memory"],
 )
 def test_a_pod_without_a_node(nodes: list[dict[str, Any]], pods: list[dict[str, Any]], reason: str) -> None:
     (result,) = placed([deployment()], nodes, pods)
@@ -307,6 +329,19 @@ def test_gpus_count_in_a_quota() -> None:
     entry["status"] = {"hard": {"requests.nvidia.com/gpu": "1"}, "used": {"requests.nvidia.com/gpu": "1"}}
     assert quotas(entry).seen == "requests.nvidia.com/gpu: 1 are allowed, 2 are needed"
     assert quotas(entry, needs_of([deployment()])).verdict is Verdict.PASS, "what is replaced gives its share back"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "returns"), [({}, True), ({"serving.kserve.io/stop": "true"}, False)], ids=["running", "stopped"]
+)
+def test_what_is_stopped_has_no_share_of_a_quota_to_give_back(annotations: dict[str, str], *, returns: bool) -> None:
+    present = needs_of([inference_service(**annotations)])
+    asked = needs_of([inference_service()])
+    for name in ("requests.nvidia.com/gpu", "pods", "services"):
+        entry = quota()
+        entry["status"] = {"hard": {name: "1"}, "used": {name: "1"}}
+        (result,) = check_resource_quotas(asked, [entry], present, KUBECTL)
+        assert result.verdict is (Verdict.PASS if returns else Verdict.FAIL), name
 
 
 def regional(limit: float, usage: float, pool: NodePool = L4) -> tuple[CheckResult, ...]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, labels_of, quantity, requests_of
+from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, instance_of, labels_of, quantity, requests_of
 from servepath.promotion.preflight.results import judged, missing, there, untold
-from servepath.serving.render import INSTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +55,7 @@ class Room:
 
 def rooms_of(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], needs: Needs) -> list[Room]:
     """Give what is left on each ready node, without the pods that will be replaced."""
-    rooms = {}
+    rooms, replaced = {}, needs.instances
     for node in nodes:
         if not _is_usable(node):
             continue
@@ -66,7 +65,7 @@ def rooms_of(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any
     for pod in pods:
         room = rooms.get((pod.get("spec") or {}).get("nodeName", ""))
         is_over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        if room is None or is_over or labels_of(pod).get(INSTANCE) in needs.instances:
+        if room is None or is_over or instance_of(pod) in replaced:
             continue
         for name, used in requests_of(pod["spec"]).items():
             room.free[name] = room.free.get(name, Decimal(0)) - used

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightkube.utils.quantity import parse_quantity
 
+from servepath.serving.model import ServingPath
 from servepath.serving.render import INSTANCE
+from servepath.serving.stopped import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,13 +59,13 @@ class Needs:
     volume_bytes: tuple[int, ...]
 
     @property
-    def instances(self) -> frozenset[str]:
-        """The `app.kubernetes.io/instance` of what is replaced: with Recreate its pods go first."""
-        return frozenset(labels_of(obj).get(INSTANCE, "") for obj in self.objects) - {""}
+    def instances(self) -> frozenset[tuple[str, str]]:
+        """What is replaced, as `instance_of` gives it: with Recreate its pods go first."""
+        return frozenset(instance_of(obj) for obj in self.objects if INSTANCE in labels_of(obj))
 
 
 def needs_of(objects: Sequence[Mapping[str, Any]]) -> Needs:
-    """Read what Deployments, InferenceServices and claims ask for."""
+    """Read what Deployments, InferenceServices and claims ask for; of a stopped engine there is no pod."""
     claims = [obj["spec"] for obj in objects if obj["kind"] == "PersistentVolumeClaim"]
     specs = [(obj, *found) for obj in objects if (found := _pod_spec(obj))]
     claims += [
@@ -82,6 +84,16 @@ def needs_of(objects: Sequence[Mapping[str, Any]]) -> Needs:
 def labels_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
     """Give an object's labels."""
     return obj.get("metadata", {}).get("labels") or {}
+
+
+def instance_of(obj: Mapping[str, Any]) -> tuple[str, str]:
+    """Give the namespace and `app.kubernetes.io/instance` of an object: a release may have a namesake elsewhere."""
+    return str(obj.get("metadata", {}).get("namespace") or ""), labels_of(obj).get(INSTANCE, "")
+
+
+def is_put_away(obj: Mapping[str, Any]) -> bool:
+    """Tell whether an InferenceService is stopped: KServe has deleted its Deployment and its Service."""
+    return obj["kind"] == "InferenceService" and is_stopped(obj, ServingPath.KSERVE)
 
 
 def quantity(text: Any) -> Decimal:
@@ -105,7 +117,7 @@ def _pod_spec(obj: Mapping[str, Any]) -> tuple[Mapping[str, Any], int] | None:
     """Give the pod spec of an object and how many pods it makes, None where it makes none."""
     if obj["kind"] == "Deployment":
         return obj["spec"]["template"]["spec"], obj["spec"].get("replicas", 1)
-    if obj["kind"] == "InferenceService":
+    if obj["kind"] == "InferenceService" and not is_put_away(obj):
         return obj["spec"]["predictor"], obj["spec"]["predictor"].get("minReplicas", 1)
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, quantity
+from servepath.promotion.preflight.needs import GPU, Needs, PodNeed, is_put_away, quantity
 from servepath.promotion.preflight.results import judged, untold
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def asked_of_quota(needs: Needs) -> dict[str, Decimal]:
         "pods": Decimal(len(needs.pods)),
         "persistentvolumeclaims": Decimal(len(needs.volume_bytes)),
         "requests.storage": Decimal(sum(needs.volume_bytes)),
-        "services": Decimal(sum(obj["kind"] in ("Service", "InferenceService") for obj in needs.objects)),
+        "services": Decimal(sum(_makes_a_service(obj) for obj in needs.objects)),
     }
     for pod in needs.pods:
         for kind, amounts in (("requests", pod.requests), ("limits", pod.limits)):
@@ -35,6 +35,10 @@ def asked_of_quota(needs: Needs) -> dict[str, Decimal]:
     return asked
 
 
+def _makes_a_service(obj: Mapping[str, Any]) -> bool:
+    return obj["kind"] in ("Service", "InferenceService") and not is_put_away(obj)
+
+
 def check_resource_quotas(
     needs: Needs, quotas: Iterable[Mapping[str, Any]], replaced: Needs, kubectl: str
 ) -> tuple[CheckResult, ...]:
@@ -43,7 +47,7 @@ def check_resource_quotas(
     Args:
         needs: what is to be applied.
         quotas: the namespace's ResourceQuotas.
-        replaced: what is there now under the same names, whose share becomes free.
+        replaced: what is there now under the same names, whose share becomes free; what is stopped has none.
         kubectl: kubectl with its kubeconfig.
     """
     asked, returned = asked_of_quota(needs), asked_of_quota(replaced)
