@@ -6,6 +6,7 @@ Variables adapt the tests to a machine that cannot pull the pinned images or has
 - `SERVEPATH_ENGINE_LOCK` names a lock file to use instead of `manifests/lock.yaml`. The tests then run a copy of the
   module with that lock, and with its `python` as the base image of the runtime;
 - `SERVEPATH_ENGINE_MIRROR` is `--registry-mirror` of every call;
+- `SERVEPATH_ENGINE_MIRROR_LOG` is that registry's access log, in which tests count what was read;
 - `SERVEPATH_ENGINE_GATEWAY_CLASS` is the GatewayClass of a new cluster, `agentgateway` by default;
 - `SERVEPATH_ENGINE_STATE` is the engine's state directory, which the tests then look through for secrets.
 
@@ -26,6 +27,7 @@ import pytest
 
 from ci.node.tiny_model import write_tiny_model
 from servepath.platform import lock
+from tests.engine.access_log import AccessLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +86,15 @@ def dagger(tmp_path_factory: pytest.TempPathFactory) -> Dagger:
         said = done.stderr.strip().splitlines() or ["nothing"]
         pytest.skip(f"no Dagger engine is reachable; `dagger core version` says: {said[-1]}")
     return Dagger(_module(tmp_path_factory), os.environ.get("SERVEPATH_ENGINE_MIRROR", ""))
+
+
+@pytest.fixture
+def mirror_log() -> AccessLog:
+    """The access log of the mirror."""
+    named = os.environ.get("SERVEPATH_ENGINE_MIRROR_LOG", "")
+    if not named:
+        pytest.skip("SERVEPATH_ENGINE_MIRROR_LOG does not name the mirror's access log")
+    return AccessLog(Path(named))
 
 
 @pytest.fixture(scope="session")
