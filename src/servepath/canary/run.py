@@ -19,6 +19,7 @@ from servepath.canary.state import Canary, Phase, RouteState, begun
 from servepath.cluster.client import kubernetes
 from servepath.errors import UsageError, first_servepath_error
 from servepath.serving.render import GatewayRef, check_spec
+from servepath.serving.scalers import refuse_scaled
 from servepath.serving.slots import Slot
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def run_canary(
 
     Raises:
         UsageError: the spec cannot be, or is not of the model that is served under the name.
-        PromotionRefusedError: another controller leads a canary; nothing was changed.
+        PromotionRefusedError: another controller leads a canary, or what serves scales by itself; nothing was changed.
         ClusterError: the stable slot does not serve, or the cluster does not follow; the next call goes on.
     """
     plan = plan or CanaryPlan()
@@ -75,6 +76,7 @@ async def run_canary(
     async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
         _check_same_model(stable, spec)
+        await refuse_scaled(client, spec.namespace, stable.endpoint.workload, spec.profile.autoscaling.autoscaler)
         await prove(stable.endpoint)
         calling = _Call(cluster, client, spec, plan, stable, began_s, progress or _quiet, gate)
         async with calling.client_load() as load:

@@ -19,7 +19,9 @@ from servepath.promotion.preflight.results import missing_of, refuse_missing
 from servepath.promotion.record import Strategy
 from servepath.serving.model import ServingPath
 from servepath.serving.render import GatewayRef, object_name, render
+from servepath.serving.scalers import refuse_scaled
 from servepath.serving.slots import route_name
+from servepath.serving.stopped import deployment_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +49,8 @@ async def make_plan(client: AsyncClient, request: PromotionRequest) -> Plan:
         UsageError: the spec cannot be.
         InputError: the source has no digest.
         RegistryError: a registry refuses or fails, or the source does not have the image.
-        PromotionRefusedError: a canary is under way that no promotion leads, or what preflight finds missing keeps the
-            cluster from being read.
+        PromotionRefusedError: a canary is under way that no promotion leads, what serves scales by itself, or what
+            preflight finds missing keeps the cluster from being read.
         ClusterError: the API server refuses.
     """
     checks = await request.preflight(await _place(client, request)) if request.preflight else ()
@@ -77,6 +79,9 @@ async def _plan(client: AsyncClient, request: PromotionRequest, missing: tuple[C
     current = await read_current(client, spec, path)
     if not unfinished:  # else the canary is that of a killed promotion, which is undone first
         refuse_canary(current, spec)
+    if current.engine is not None:
+        wanted = spec.profile.autoscaling.autoscaler
+        await refuse_scaled(client, spec.namespace, deployment_name(current.engine, path), wanted)
     strategy = current.strategy(path, replace=request.replace)
     copy = await plan_copy(request.source, request.cluster.registry, request.repository, request.registries)
     return Plan(

@@ -12,7 +12,7 @@ from lightkube.types import CascadeType, PatchType
 from servepath.cluster.client import errors_of
 from servepath.cluster.objects import KINDS, Json, is_kind, is_ours, read
 from servepath.cluster.wait import until
-from servepath.errors import ClusterError
+from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.serving.autoscaling import AUTOSCALER_KINDS, FORCE_ACTIVATION, PAUSED_REPLICAS
 from servepath.serving.model import AutoscalerClass, Autoscaling
 
@@ -83,6 +83,31 @@ async def hold_scaler(client: AsyncClient, namespace: str, name: str, *, held: b
     """
     if await read(client, "ScaledObject", name, namespace) is not None:
         await _annotate(client, namespace, name, PAUSED_REPLICAS, "0" if held else None)
+
+
+async def refuse_scaled(client: AsyncClient, namespace: str, name: str, wanted: AutoscalerClass) -> None:
+    """Refuse the next version of a release that scales by itself where that version would not.
+
+    Args:
+        client: the Kubernetes client.
+        namespace: where.
+        name: the name of the Deployment that serves, which its autoscaler shares.
+        wanted: the class of the next version.
+
+    Raises:
+        PromotionRefusedError: an autoscaler decides how many engines serve, and would no more.
+        ClusterError: the API server refuses.
+    """
+    if wanted is not AutoscalerClass.NONE:
+        return
+    for kind in AUTOSCALER_KINDS:
+        if await read(client, kind, name, namespace) is not None:
+            raise PromotionRefusedError(
+                f"a {kind} decides how many engines serve, and the next version would be one engine",
+                where=f"{kind} {namespace}/{name}",
+                expected="a release of one engine: its autoscaler is not carried on to the next version",
+                next_command=f"kubectl -n {namespace} get {kind.lower()} {name}",
+            )
 
 
 async def retire_scalers(client: AsyncClient, namespace: str, name: str, wanted: AutoscalerClass) -> None:

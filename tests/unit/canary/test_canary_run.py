@@ -119,6 +119,19 @@ async def test_nothing_is_begun_where_the_stable_slot_does_not_answer(small: Sma
     assert small.route() is None
 
 
+async def test_what_scales_by_itself_is_not_followed_by_one_engine(small: SmallCluster) -> None:
+    scaler = {
+        "kind": "HorizontalPodAutoscaler",
+        "apiVersion": "autoscaling/v2",
+        "metadata": {"name": f"{NAME}-kserve-predictor"},
+        "spec": {"maxReplicas": 6, "scaleTargetRef": {"kind": "Deployment", "name": f"{NAME}-kserve-predictor"}},
+    }
+    small.world.put("horizontalpodautoscalers", NAMESPACE, scaler)
+    with pytest.raises(PromotionRefusedError, match="decides how many engines serve"):
+        await run_canary(small.cluster, CANARY, PLAN)
+    assert small.route() is None
+
+
 async def test_the_route_is_put_in_place_once(small: SmallCluster) -> None:
     first = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
     writes = small.world.writes

@@ -214,6 +214,28 @@ async def test_preflight_looks_for_room_in_the_slot_that_is_filled(
     assert report.error.what == "it was asked"
 
 
+async def test_what_scales_by_itself_is_not_replaced_by_one_engine(
+    request_: PromotionRequest, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = {"kind": "Deployment", "metadata": {"name": f"{RELEASE}-raw"}}
+
+    async def current(*_: object) -> Current:
+        return Current(engine, Slot.BLUE, is_serving=True, has_route=False)
+
+    monkeypatch.setattr(plan, "read_current", current)
+    scaler = {
+        "kind": "HorizontalPodAutoscaler",
+        "apiVersion": "autoscaling/v2",
+        "metadata": {"name": f"{RELEASE}-raw"},
+        "spec": {"maxReplicas": 6, "scaleTargetRef": {"kind": "Deployment", "name": f"{RELEASE}-raw"}},
+    }
+    world.put("horizontalpodautoscalers", NAMESPACE, scaler)
+    report = await run_promotion(request_, RUN, Stages(Telling(), 0.0), apply=False)
+    assert report.error is not None
+    assert report.error.exit_code == 8
+    assert "decides how many engines serve" in report.error.what
+
+
 async def test_what_to_type_next_works_when_the_run_is_over(request_: PromotionRequest) -> None:
     async def preflight(_: ServingSpec) -> tuple[CheckResult, ...]:
         raise ClusterError("no", next_command="kubectl --kubeconfig gone get pods")
