@@ -23,6 +23,12 @@ T = TypeVar("T")
 
 _RETRIES = 20
 _RETRY_DELAY_S = 0.5
+_WATCH_S = 240
+"""The API server ends a watch after so long, and the next one begins where it ended.
+
+Without an end one on which nothing happens is forgotten by what stands between (a Google Cloud network drops a
+connection that is idle for 600 s), and nobody hears of anything any more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ async def changes(  # noqa: PLR0913
                     for event in _differences(known, found):
                         yield event
                     known = found
-                watched = client.watch(KINDS[kind], resource_version=since, **scope)
+                watched = client.watch(KINDS[kind], resource_version=since, server_timeout=_WATCH_S, **scope)
                 async with aclosing(cast("AsyncGenerator[tuple[str, Any], None]", watched)) as events:
                     async for event_type, obj in events:
                         failures = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 
 from servepath.cluster import wait
@@ -71,6 +72,26 @@ async def test_a_watch_that_a_busy_api_server_refuses_is_begun_again(
     monkeypatch.setattr(wait, "_RETRY_DELAY_S", 0.01)
     refuse_the_watch(world, status)
     assert await until_it_is_there(cluster) == "awaited"
+
+
+async def test_a_watch_ends_before_what_stands_between_forgets_it(
+    cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[httpx2.URL] = []
+
+    send = httpx2.AsyncClient.send
+
+    async def noting(self: httpx2.AsyncClient, request: httpx2.Request, **how: Any) -> httpx2.Response:
+        asked.append(request.url)
+        if len(asked) == 3:
+            world.put("configmaps", "demo", AWAITED)
+        return await send(self, request, **how)
+
+    monkeypatch.setattr(httpx2.AsyncClient, "send", noting)
+    assert await until_it_is_there(cluster) == "awaited"
+    watches = [url.params for url in asked if url.params.get("watch") == "true"]
+    assert watches
+    assert all(0 < int(watch["timeoutSeconds"]) < 600 for watch in watches)
 
 
 async def test_a_watch_that_may_not_be_is_not_begun_again(cluster: Cluster, world: World) -> None:
