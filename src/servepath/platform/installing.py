@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FIELD_MANAGER = "servepath"
 _POLL_S = 0.2
+_THEIRS = "installed by somebody else"
 
 
 class Action(StrEnum):
@@ -63,7 +64,8 @@ async def plan(cluster: Cluster, lock: Lock, manifests: Path) -> tuple[Step, ...
     """Say what `install` would do; changes nothing.
 
     Raises:
-        ClusterError: helm or kubectl is missing, or the cluster does not answer.
+        ClusterError: helm or kubectl is missing, the cluster does not answer, or a Helm release is in the way: one that
+            another helm is at work on, or the same chart's of another namespace.
         UsageError: there are no manifests for the cluster's GatewayClass.
     """
     wanted = parts(lock, manifests, cluster.gateway_class)
@@ -108,17 +110,29 @@ async def install(  # noqa: PLR0913
     return tuple(taken)
 
 
-async def _step(cluster: Cluster, part: Part, found: dict[str, HelmRelease]) -> Step:
-    if part.chart is not None and part.chart.name in found:
-        release = found[part.chart.name]
-        seen = f"{release.chart}, {release.status}"
-        return Step(part, Action.KEEP if release.is_at(part.chart) else Action.UPGRADE, seen)
-    if part.shown_by and await _is_there(cluster, part):
-        return Step(part, Action.KEEP, "installed by somebody else")
-    return Step(part, Action.INSTALL if part.chart else Action.APPLY, "not installed" if part.shown_by else "")
+async def _step(cluster: Cluster, part: Part, found: Sequence[HelmRelease]) -> Step:
+    chart = part.chart
+    if chart is None:
+        if await _is_there(cluster, part):
+            return Step(part, Action.KEEP, _THEIRS)
+        return Step(part, Action.APPLY, "not installed" if part.shown_by else "")
+    named = [release for release in found if release.name == chart.name]
+    ours = next((release for release in named if release.namespace == part.namespace), None)
+    if ours is not None:
+        helm.refuse_pending(cluster, ours)
+        return Step(part, Action.KEEP if ours.is_at(chart) else Action.UPGRADE, f"{ours.chart}, {ours.status}")
+    theirs = next((release for release in named if release.is_of(chart)), None)
+    if not await _is_there(cluster, part):
+        if theirs is None:
+            return Step(part, Action.INSTALL, "not installed")
+        helm.refuse_elsewhere(cluster, chart, part.namespace, theirs)
+    seen = f": {theirs.chart}, {theirs.status}, in the namespace {theirs.namespace}" if theirs else ""
+    return Step(part, Action.KEEP, f"{_THEIRS}{seen}")
 
 
 async def _is_there(cluster: Cluster, part: Part) -> bool:
+    if not part.shown_by:
+        return False
     namespace = [f"--namespace={part.namespace}"] if part.namespace else []
     listed = (
         await kubectl(cluster, "get", "--ignore-not-found", "--output=name", *namespace, *part.shown_by)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from typer.testing import CliRunner
 
@@ -78,8 +79,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
     return Tools(tmp_path)
 
 
-def release(name: str, chart: str, status: str = "deployed") -> dict[str, str]:
-    return {"name": name, "namespace": "n", "chart": chart, "status": status}
+def release(name: str, chart: str, status: str = "deployed", namespace: str = "") -> dict[str, str]:
+    """Give a release as `helm list` does, by default in the namespace where ours is."""
+    ours = "kserve" if name.startswith("kserve") else name
+    return {"name": name, "namespace": namespace or ours, "chart": chart, "status": status}
 
 
 async def test_an_empty_cluster_gets_everything_in_order(tools: Tools) -> None:
@@ -97,7 +100,7 @@ async def test_an_empty_cluster_gets_everything_in_order(tools: Tools) -> None:
     ]
     assert {step.action for step in steps} == {Action.INSTALL, Action.APPLY}
     kserve = next(line for line in tools.called("upgrade") if "kserve-resources" in line)
-    assert "oci://ghcr.io/kserve/charts/kserve-resources --namespace=kserve --version=v0.19.0" in kserve
+    assert "oci://ghcr.io/kserve/charts/kserve-resources --version=v0.19.0 --namespace=kserve" in kserve
     assert f"--values={MANIFESTS}/platform/kserve/values.yaml" in kserve
     assert all("--server-side" in line for line in tools.called("apply"))
     assert all(f"--kubeconfig={tools.cluster.kubeconfig}" in line for line in tools.calls.read_text().splitlines())
@@ -164,6 +167,97 @@ async def test_a_failed_release_is_installed_again(tools: Tools) -> None:
     tools.has(releases=[release("cert-manager", "cert-manager-v1.20.2", "failed")])
     actions = {step.part.name: step.action for step in await plan(tools.cluster, LOCK, MANIFESTS)}
     assert actions["cert-manager"] is Action.UPGRADE
+
+
+@pytest.mark.parametrize(
+    ("status", "undo"),
+    [("pending-install", "uninstall"), ("pending-upgrade", "rollback"), ("pending-rollback", "rollback")],
+)
+async def test_a_release_that_helm_was_killed_at_is_refused_with_what_frees_it(
+    tools: Tools, status: str, undo: str
+) -> None:
+    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.19.0", status)])
+    with pytest.raises(ClusterError, match=f"kserve/kserve-crd: it is {status}") as caught:
+        await install(tools.cluster, LOCK, MANIFESTS)
+    freeing = f"helm --kubeconfig={tools.cluster.kubeconfig} {undo} kserve-crd -n kserve"
+    assert caught.value.next_command == freeing
+    assert not [line for line in tools.called("upgrade") if "kserve-crd" in line]
+
+
+async def test_an_interrupted_installation_can_be_run_again(tools: Tools) -> None:
+    failed = json.dumps([release("kserve-crd", "kserve-crd-v0.19.0", "failed")])
+    stuck = f"""#!/bin/sh
+case "$*" in
+  *" list "*) cat "{tools.releases}" ;;
+  *" --install kserve-crd "*)
+    echo '{failed.replace("failed", "pending-install")}' > "{tools.releases}"
+    trap 'echo '"'"'{failed}'"'"' > "{tools.releases}"; exit 1' TERM
+    while :; do sleep 0.02; done ;;
+esac
+"""
+    (tools.folder / "helm").write_text(stuck)
+    async with anyio.create_task_group() as group:
+        group.start_soon(install, tools.cluster, LOCK, MANIFESTS)
+        with anyio.fail_after(60):
+            while "pending" not in tools.releases.read_text():  # noqa: ASYNC110 - another process writes it
+                await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
+    steps = {step.part.name: step for step in await plan(tools.cluster, LOCK, MANIFESTS)}
+    assert steps["kserve-crd"].seen == "kserve-crd-v0.19.0, failed"
+    assert steps["kserve-crd"].action is Action.UPGRADE
+
+
+async def test_releases_are_read_with_flags_that_helm_3_and_4_know_and_in_every_state(tools: Tools) -> None:
+    await plan(tools.cluster, LOCK, MANIFESTS)
+    listed = [line.partition(" list ")[2].split() for line in tools.called("list")]
+    common = ["--all-namespaces", "--max=0", "--output=json"]
+    assert [sorted(flags) for flags in listed] == [common, sorted([*common, "--pending"])]
+
+
+async def test_what_somebody_else_has_in_another_namespace_is_left_alone_and_said(tools: Tools) -> None:
+    tools.has(
+        releases=[
+            release("cert-manager", "cert-manager-v1.10.0", namespace="infra"),
+            release("agentgateway", f"agentgateway-{LOCK.chart('agentgateway').version}", namespace="infra"),
+        ],
+        present=["customresourcedefinition/certificates.cert-manager.io"],
+    )
+    steps = {step.part.name: step for step in await install(tools.cluster, LOCK, MANIFESTS)}
+    assert steps["cert-manager"].action is steps["agentgateway"].action is Action.KEEP
+    seen = "installed by somebody else: cert-manager-v1.10.0, deployed, in the namespace infra"
+    assert steps["cert-manager"].seen == seen
+    assert not [line for line in tools.called("upgrade") if " cert-manager " in line or " agentgateway " in line]
+
+
+async def test_a_chart_of_another_namespace_at_another_version_is_not_installed_a_second_time(tools: Tools) -> None:
+    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.18.0", namespace="models")])
+    with pytest.raises(ClusterError, match=r"models/kserve-crd: kserve-crd-v0\.18\.0, deployed") as caught:
+        await install(tools.cluster, LOCK, MANIFESTS)
+    assert "kserve-crd-v0.19.0 there, or the release in kserve" in caught.value.expected
+    source = "oci://ghcr.io/kserve/charts/kserve-crd --version=v0.19.0"
+    assert f" upgrade kserve-crd {source} -n models " in caught.value.next_command
+    assert not [line for line in tools.called("upgrade") if "kserve-crd" in line]
+
+
+async def test_another_namespaces_pending_release_is_refused_with_what_frees_it_there(tools: Tools) -> None:
+    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.19.0", "pending-upgrade", namespace="models")])
+    with pytest.raises(ClusterError, match="pending-upgrade") as caught:
+        await plan(tools.cluster, LOCK, MANIFESTS)
+    assert caught.value.next_command.endswith(" rollback kserve-crd -n models")
+
+
+async def test_another_chart_under_the_same_name_in_another_namespace_is_none_of_ours(tools: Tools) -> None:
+    tools.has(
+        releases=[
+            release("cert-manager", "cert-manager-issuers-v1.20.2", namespace="infra"),
+            release("cert-manager", "cert-manager-v1.20.2"),
+        ]
+    )
+    steps = {step.part.name: step for step in await plan(tools.cluster, LOCK, MANIFESTS)}
+    assert steps["cert-manager"].seen == "cert-manager-v1.20.2, deployed"
+    tools.has(releases=[release("cert-manager", "cert-manager-issuers-v1.20.2", namespace="infra")])
+    steps = {step.part.name: step for step in await plan(tools.cluster, LOCK, MANIFESTS)}
+    assert steps["cert-manager"].action is Action.INSTALL
 
 
 async def test_a_plan_changes_nothing(tools: Tools) -> None:
