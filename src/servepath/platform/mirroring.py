@@ -14,7 +14,7 @@ from servepath.errors import InputError
 from servepath.modelcar.copy import copy_image
 from servepath.modelcar.layout import REF_NAME, Layout
 from servepath.modelcar.registry.client import RegistryOptions, open_registry, plain_http_hosts
-from servepath.modelcar.registry.reference import DOCKER_HUB, parse_pinned, parse_reference
+from servepath.modelcar.registry.reference import name_of, parse_pinned, parse_reference
 from servepath.modelcar.registry.repository import Repository
 from servepath.platform.mirror import OCI
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from servepath.modelcar.model import Progress
     from servepath.platform.lock import ChartPin, Lock
     from servepath.platform.mirror import Mirror
-
-_HUB = {DOCKER_HUB: "docker.io"}  # the name that people know
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ async def fetch(
             options = _options(through) if through else RegistryOptions()
             client = await stack.enter_async_context(open_registry(place.registry, options))
             source = Repository(client, place.repository)
-            name = str(replace(upstream, registry=_HUB.get(upstream.registry, upstream.registry), digest=""))
+            name = str(replace(upstream, registry=name_of(upstream.registry), digest=""))
             done = await copy_image(source, target, place.digest or place.tag, tag=name, progress=progress)
             copied.append(Mirrored(name, done.digest, done.sent_bytes))
     return tuple(copied)

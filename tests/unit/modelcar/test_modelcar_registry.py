@@ -19,6 +19,7 @@ from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.copy import copy, push_layout
 from servepath.modelcar.image.layers import plan_layer
 from servepath.modelcar.layout import Layout
+from servepath.modelcar.registry import reference
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.credentials import Credentials, find_credentials
 from servepath.modelcar.registry.repository import Repository
@@ -124,6 +125,7 @@ _KILLED = """
 import anyio, os, signal, sys
 from pathlib import Path
 from servepath.modelcar.build import build_and_push
+from servepath.modelcar.registry import reference
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.modelcar.source.directory import open_source
 def progress(p):
@@ -289,6 +291,54 @@ async def test_basic_auth_of_a_real_registry(
     (options.docker_config / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     pushed = await build_and_push(open_source(model), base, host, repository, options=options)
     assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=options))
+
+
+@pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io"])
+async def test_docker_hub_is_asked_where_it_answers_and_named_as_references_do(
+    name: str, options: RegistryOptions
+) -> None:
+    async with open_registry(name, options) as client:
+        assert str(client.url("/v2/")) == "https://registry-1.docker.io/v2/"
+        assert str(Repository(client, "someone/model")) == "docker.io/someone/model"
+        assert str(Repository(client, "model")) == "docker.io/library/model"
+    async with open_registry("registry.example", options) as other:
+        assert str(other.url("/v2/")) == "https://registry.example/v2/"
+        assert str(Repository(other, "model")) == "registry.example/model"
+
+
+@pytest.fixture
+def hub(registry_with_password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a registry here answer for Docker Hub."""
+    monkeypatch.setattr(reference, "DOCKER_HUB", registry_with_password)
+    monkeypatch.setattr(reference, "HUB_NAMES", ("docker.io", registry_with_password))
+
+
+@pytest.mark.usefixtures("hub")
+async def test_docker_hub_is_a_target_and_a_source_with_the_login_that_docker_keeps(
+    model: Path, base: str, repository: str, options: RegistryOptions
+) -> None:
+    options.docker_config.mkdir()
+    auth = base64.b64encode(b"servepath:opensesame").decode()
+    login = {"auths": {"https://index.docker.io/v1/": {"auth": auth}}}
+    (options.docker_config / "config.json").write_text(json.dumps(login))
+    pushed = await build_and_push(open_source(model), base, "docker.io", repository, options=options)
+    assert pushed.reference == f"docker.io/{repository}@{pushed.digest}"
+    copied = await copy(pushed.reference, "docker.io", f"{repository}-copy", options=options)
+    assert copied.reference == f"docker.io/{repository}-copy@{pushed.digest}"
+    assert copied.sent_bytes == 0  # mounted: both are of one registry
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(copied.reference, options=options))
+
+
+@pytest.mark.usefixtures("hub")
+async def test_docker_hub_without_a_login_says_how_to_log_in(
+    model: Path, base: str, repository: str, options: RegistryOptions
+) -> None:
+    with pytest.raises(RegistryError, match="401") as caught:
+        await build_and_push(open_source(model), base, "docker.io", repository, options=options)
+    assert caught.value.next_command == "docker login docker.io"
+    given = replace(options, credentials={"docker.io": Credentials("servepath", "opensesame")})
+    pushed = await build_and_push(open_source(model), base, "docker.io", repository, options=given)
+    assert all(r.verdict is not Verdict.FAIL for r in await verify_content(pushed.reference, options=given))
 
 
 async def test_bearer_tokens(model: Path, base: str, faults: Faults, repository: str, options: RegistryOptions) -> None:

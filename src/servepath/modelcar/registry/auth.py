@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from servepath.errors import RegistryError
 from servepath.modelcar.registry.connection import Request
-from servepath.modelcar.registry.reference import is_loopback
+from servepath.modelcar.registry.reference import is_loopback, name_of
 from servepath.modelcar.registry.retry import RETRIED_STATUS, TryAgainError
 from servepath.modelcar.registry.url import parse_url
 
@@ -116,7 +116,7 @@ class RegistryAuth:
                 return realm
         raise RegistryError(
             "the registry names a token service that is not HTTPS",
-            where=self._host,
+            where=name_of(self._host),
             expected=f"https://…, got {text[:120]!r}",
         )
 
@@ -135,7 +135,7 @@ class RegistryAuth:
                 f"the token service answered {response.status} without a token",
                 where=str(replace(response.url, query="")),
                 expected="credentials with the right to this repository",
-                next_command=f"docker login {self._host}",
+                next_command=f"docker login {name_of(self._host)}",
             )
         return token
 

@@ -18,7 +18,7 @@ from servepath.modelcar.registry.auth import RegistryAuth
 from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.credentials import Credentials, docker_config_directory, find_credentials
 from servepath.modelcar.registry.http_client import MAX_REDIRECTS, HttpClient, redirected
-from servepath.modelcar.registry.reference import is_loopback
+from servepath.modelcar.registry.reference import HUB_NAMES, address_of, is_hub, is_loopback, name_of
 from servepath.modelcar.registry.retry import RETRIED_STATUS, RetryPolicy, TryAgainError
 from servepath.modelcar.registry.url import parse_url
 
@@ -72,17 +72,22 @@ class RegistryOptions:
 
 
 class Registry:
-    """One registry; an async context manager that owns its connections."""
+    """One registry; an async context manager that owns its connections.
+
+    Attributes:
+        host: `host[:port]` as references name it: Docker Hub is `docker.io`, under whatever name it was opened.
+        address: `host[:port]` where it answers.
+    """
 
     def __init__(self, host: str, options: RegistryOptions, credentials: Credentials | None) -> None:
-        self.host = host
+        self.host, self.address = name_of(host), address_of(host)
         self.options = options
-        self.scheme = "http" if options.allows_plain_http(host) else "https"
+        self.scheme = "http" if options.allows_plain_http(self.address) else "https"
         try:
-            self._root = parse_url(f"{self.scheme}://{host}")
+            self._root = parse_url(f"{self.scheme}://{self.address}")
         except ValueError as error:
             raise InputError("not a registry", where=host, expected="HOST or HOST:PORT") from error
-        self._auth = RegistryAuth(host, credentials, allow_plain_http=host in options.plain_http)
+        self._auth = RegistryAuth(self.address, credentials, allow_plain_http=self.address in options.plain_http)
         self._context: ssl.SSLContext | None = None
         self._http = HttpClient(self._tls, options.timeout_s)
 
@@ -132,7 +137,7 @@ class Registry:
                 f"{what} failed {self.options.retry.attempts} times: {error}",
                 where=self.host,
                 expected="an answer",
-                next_command=f"curl -i {self.scheme}://{self.host}/v2/",
+                next_command=f"curl -i {self.scheme}://{self.address}/v2/",
             ) from error
 
     async def send(self, request: Request) -> Response:
@@ -226,8 +231,11 @@ class Registry:
             f"{what}: {describe(response)}",
             where=f"{self.host}{response.url.path}",
             expected=" or ".join(str(status) for status in sorted(statuses)),
-            next_command=_next_command(self.host, self.scheme, response.status),
+            next_command=self._next_command(response.status),
         )
+
+    def _next_command(self, status: int) -> str:
+        return f"docker login {self.host}" if status in {401, 403} else f"curl -i {self.scheme}://{self.address}/v2/"
 
     def location(self, response: Response) -> Url:
         """Return the upload address that a response names, never downgraded from TLS.
@@ -253,8 +261,8 @@ class Registry:
         Raises:
             RegistryError: it may not.
         """
-        if url.is_at(self.host):
-            return replace(url, scheme=self.scheme, authority=self.host)
+        if url.is_at(self.address):
+            return replace(url, scheme=self.scheme, authority=self.address)
         if url.scheme != "https" and not self.options.allows_plain_http(url.authority):
             raise RegistryError(
                 "the upload address is not HTTPS", where=self.host, expected=f"https://…, got {str(url)[:120]}"
@@ -267,10 +275,12 @@ async def open_registry(host: str, options: RegistryOptions) -> AsyncGenerator[R
     """Open a client for a registry, with the credentials that the options or Docker's configuration give.
 
     Args:
-        host: `host[:port]`.
+        host: `host[:port]`; Docker Hub's under any of its names.
         options: how to talk to it.
     """
-    credentials = options.credentials.get(host) or await find_credentials(host, options.docker_config)
+    names = HUB_NAMES if is_hub(host) else (host,)
+    given = next((options.credentials[name] for name in names if name in options.credentials), None)
+    credentials = given or await find_credentials(host, options.docker_config)
     async with Registry(host, options, credentials) as registry:
         yield registry
 
@@ -284,7 +294,3 @@ def describe(response: Response) -> str:
     except (ValueError, AttributeError, TypeError):
         messages = []
     return f"{text} ({'; '.join(messages)[:300]})" if messages else text
-
-
-def _next_command(host: str, scheme: str, status: int) -> str:
-    return f"docker login {host}" if status in {401, 403} else f"curl -i {scheme}://{host}/v2/"

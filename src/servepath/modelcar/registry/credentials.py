@@ -18,7 +18,7 @@ from typing import Any
 from anyio import to_thread
 
 from servepath.errors import InputError
-from servepath.modelcar.registry.reference import DOCKER_HUB
+from servepath.modelcar.registry.reference import HUB_NAMES, is_hub
 from servepath.modelcar.store import load_object
 
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -63,7 +63,7 @@ async def find_credentials(host: str, config_directory: Path) -> Credentials | N
     not installed, or that fails otherwise than by having no entry, is named in the log: a public image needs neither.
 
     Args:
-        host: the registry's `host[:port]`.
+        host: the registry's `host[:port]`; Docker Hub's under any of its names.
         config_directory: the directory of `config.json`.
 
     Raises:
@@ -73,7 +73,7 @@ async def find_credentials(host: str, config_directory: Path) -> Credentials | N
     if not path.is_file():
         return None
     config = load_object(path.read_bytes(), str(path))
-    key = _HUB_KEY if host == DOCKER_HUB else host
+    key = _HUB_KEY if is_hub(host) else host
     helpers = _section(config, "credHelpers")
     helper = next((helpers[name] for name in _names_of(key) if name in helpers), config.get("credsStore"))
     if isinstance(helper, str) and helper and (found := await _ask_helper(helper, key)):
@@ -86,7 +86,7 @@ async def find_credentials(host: str, config_directory: Path) -> Credentials | N
 def _names_of(key: str) -> tuple[str, ...]:
     """The names under which Docker's tools have written a registry."""
     if key == _HUB_KEY:
-        return (key, "docker.io", "index.docker.io", DOCKER_HUB)
+        return (key, *HUB_NAMES)
     return (key, f"https://{key}", f"https://{key}/", f"https://{key}/v1/", f"https://{key}/v2/", f"http://{key}")
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from servepath.errors import InputError
 
 DOCKER_HUB = "registry-1.docker.io"
-_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", DOCKER_HUB})
+"""Where Docker Hub answers; references name it `docker.io`, where nothing answers."""
+HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -46,9 +47,7 @@ def parse_reference(text: str) -> Reference:
     path, _, tag = path.partition(":")
     if tag and not is_tag(tag):
         raise InputError(f"not a tag: {tag!r}", where=text, expected="letters, digits, `_`, `.` and `-`, at most 128")
-    if host in _HUB_ALIASES:
-        host, path = DOCKER_HUB, path if "/" in path else f"library/{path}"
-    return Reference(host, check_repository(path), tag, digest)
+    return Reference(address_of(host), check_repository(repository_of(host, path)), tag, digest)
 
 
 def parse_pinned(text: str) -> Reference:
@@ -90,6 +89,26 @@ def is_digest(text: str) -> bool:
 def is_tag(text: str) -> bool:
     """Tell whether the text can be a tag."""
     return _TAG.fullmatch(text) is not None
+
+
+def is_hub(host: str) -> bool:
+    """Tell whether the host is Docker Hub, under any of its names."""
+    return host in HUB_NAMES
+
+
+def name_of(host: str) -> str:
+    """Give a registry's name in references: `docker.io` for Docker Hub under any of its names."""
+    return HUB_NAMES[0] if is_hub(host) else host
+
+
+def address_of(host: str) -> str:
+    """Give the `host[:port]` where a registry answers."""
+    return DOCKER_HUB if is_hub(host) else host
+
+
+def repository_of(host: str, path: str) -> str:
+    """Give the repository that a path names: one word alone is Docker Hub's own there."""
+    return f"library/{path}" if is_hub(host) and "/" not in path else path
 
 
 def is_loopback(host: str) -> bool:

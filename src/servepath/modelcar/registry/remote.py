@@ -109,7 +109,7 @@ class RemoteBlob:
             f"reading a blob: {what}",
             where=f"{self.repository}@{self.descriptor.digest}",
             expected="the whole blob",
-            next_command=f"curl -i {self.registry.scheme}://{self.registry.host}/v2/",
+            next_command=f"curl -i {self.registry.scheme}://{self.registry.address}/v2/",
         )
 
 

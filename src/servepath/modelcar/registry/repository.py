@@ -11,7 +11,7 @@ from servepath.errors import RegistryError
 from servepath.modelcar.content import PiecedContent, digest_of_bytes
 from servepath.modelcar.push.fingerprint import fingerprint_of
 from servepath.modelcar.registry.connection import Request
-from servepath.modelcar.registry.reference import check_repository, is_digest
+from servepath.modelcar.registry.reference import check_repository, is_digest, repository_of
 from servepath.modelcar.registry.remote import RemoteBlob, wrong_digest
 from servepath.modelcar.registry.upload import SMALL_BYTES, Upload, UploadTarget
 from servepath.modelcar.store import (
@@ -40,7 +40,7 @@ class Repository:
 
     def __init__(self, registry: Registry, name: str) -> None:
         self.registry = registry
-        self.name = check_repository(name)
+        self.name = check_repository(repository_of(registry.host, name))
 
     def __str__(self) -> str:
         return f"{self.registry.host}/{self.name}"
