@@ -8,7 +8,7 @@ one is refused.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -27,7 +27,7 @@ from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.labels import labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from lightkube import AsyncClient
 
@@ -88,7 +88,7 @@ async def hold(
                     try:
                         await held.renew_for_ever()
                     except LeaseLostError as error:
-                        held.lost = error
+                        held.lose(error)
                         group.cancel_scope.cancel()
 
             group.start_soon(renew)
@@ -99,8 +99,8 @@ async def hold(
     finally:
         with anyio.CancelScope(shield=True):
             await held.release()
-    if held.lost is not None:
-        raise held.lost
+        if held.lost is not None:  # also where the block was interrupted: then it is the next one that puts things back
+            raise held.lost
 
 
 class Holding:
@@ -111,7 +111,24 @@ class Holding:
         self._holder, self._times = holder, times
         self._name = lease_name(release)
         self._lease: Lease | None = None
+        self._shielded: anyio.CancelScope | None = None
         self.lost: LeaseLostError | None = None
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Let nothing end the block but the loss of the Lease: it is left then, without an error of its own."""
+        with anyio.CancelScope(shield=True) as scope:
+            self._shielded = scope
+            try:
+                yield
+            finally:
+                self._shielded = None
+
+    def lose(self, error: LeaseLostError) -> None:
+        """Hold it no more: what is shielded from every other end stops too, as the next one may be at it already."""
+        self.lost = error
+        if self._shielded is not None:
+            self._shielded.cancel()
 
     @property
     def _place(self) -> str:

@@ -16,7 +16,7 @@ from servepath.promotion.before import Before
 from servepath.promotion.current import read_current, refuse_canary
 from servepath.promotion.engines import await_engines
 from servepath.promotion.history import last_succeeded, read_history
-from servepath.promotion.lease import hold
+from servepath.promotion.lease import LeaseLostError, hold
 from servepath.promotion.plan import make_plan
 from servepath.promotion.preflight.results import refuse_missing
 from servepath.promotion.proof import Wanted, refuse_unproven
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from servepath.promotion.lease import Holding
     from servepath.promotion.model import Plan, PromotionRequest
     from servepath.stages import Stages
+
+_GOES_ON = "the next promotion or rollback goes on with putting it back"
 
 
 async def plan_promotion(request: PromotionRequest, stages: Stages, evidence: Evidence) -> Plan:
@@ -207,14 +209,28 @@ class _Job:
                 await transaction.succeed("promoted")
         except BaseException as error:
             if self._holding.lost is None and not transaction.record.is_over:
-                with anyio.CancelScope(shield=True):
-                    await self._undo(transaction, error)
+                await self._undo_while_held(transaction, error)
             raise
         finally:
             self._evidence.record = transaction.record
         if request.stop_after:
             await self._stop()
         return transaction.record
+
+    async def _undo_while_held(self, transaction: Transaction, error: BaseException) -> None:
+        """Put everything back, whatever interrupts; but stop where the Lease is lost, and let that say who goes on."""
+        try:
+            with self._holding.shielded():
+                await self._undo(transaction, error)
+        finally:
+            if (lost := self._holding.lost) is not None and not transaction.record.is_over:
+                spec = transaction.record.spec
+                self._holding.lost = LeaseLostError(
+                    f"{lost.what}; promotion {transaction.record.number} was being undone, and stopped",
+                    where=lost.where,
+                    expected=_GOES_ON,
+                    next_command=f"servepath rollback --namespace {spec.namespace} --name {spec.name} --apply",
+                )
 
     async def _undo(self, transaction: Transaction, error: BaseException) -> None:
         """Put everything back, and say so in the place of the error.
@@ -247,7 +263,7 @@ class _Job:
         return ClusterError(
             f"{record.stage} failed ({cause}), and what was there before could not be put back: {found or failed}",
             where=f"promotion {record.number} of {spec.namespace}/{spec.name}",
-            expected="the next promotion or rollback goes on with putting it back",
+            expected=_GOES_ON,
             next_command=f"servepath rollback --namespace {spec.namespace} --name {spec.name} --apply",
         )
 

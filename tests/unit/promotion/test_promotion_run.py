@@ -39,6 +39,7 @@ from tests.unit.promotion.examples import DIGEST, ENGINE, NAMESPACE, RELEASE, SP
 from tests.unit.served import served
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from lightkube import AsyncClient
@@ -122,6 +123,16 @@ def left(world: World) -> list[tuple[str, str]]:
 def stall(faults: Faults, seconds: float) -> None:
     """Let the cluster's registry say nothing for so long to whoever uploads."""
     faults.rules = [Rule("POST", "/uploads/", times=50, stall_s=seconds)]
+
+
+def do_nothing(
+    monkeypatch: pytest.MonkeyPatch, steps: Mapping[Stage, Callable[[], Awaitable[None]]] | None = None
+) -> None:
+    """Let every stage of a promotion but these succeed at once."""
+
+    async def nothing() -> None: ...
+
+    monkeypatch.setattr(Steps, "by_stage", lambda _: dict.fromkeys(list(Stage)[1:], nothing) | dict(steps or {}))
 
 
 async def test_a_registry_that_stays_broken_ends_in_a_rollback(
@@ -298,6 +309,50 @@ async def test_whoever_lost_the_lease_undoes_nothing_and_the_next_one_does(
     assert left(world) == []
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True], ids=["failed", "interrupted"])
+async def test_whoever_loses_the_lease_while_undoing_stops_and_the_next_one_goes_on(
+    request_: PromotionRequest, world: World, monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
+) -> None:
+    stolen_s = 0.0
+
+    def steal(method: str, path: str) -> int:
+        """Take the Lease at the first deletion, and refuse deletions for longer than it takes to find that out."""
+        nonlocal stolen_s
+        if method != "DELETE" or not path.endswith("/services/new"):
+            return 0
+        if not stolen_s:
+            stolen_s = time.monotonic()
+            lease = world.objects["leases", NAMESPACE, lease_name(RELEASE)]
+            world.put("leases", NAMESPACE, lease | {"spec": lease["spec"] | {"holderIdentity": "a thief"}})
+        return 503 if time.monotonic() < stolen_s + 3.0 else 0
+
+    async def fail() -> None:
+        world.put("services", NAMESPACE, service("new"))
+        world.fault = steal
+        if is_interrupted:
+            group.cancel_scope.cancel()
+            await anyio.sleep_forever()
+        raise ClusterError("it failed")
+
+    do_nothing(monkeypatch, {Stage.COPY: fail})
+    reports: list[Report] = []
+    async with anyio.create_task_group() as group:
+        reports.append(await promoted(request_))
+    (report,) = reports
+    assert report.error is not None
+    assert report.error.exit_code == 5
+    assert "now held by a thief; promotion 1 was being undone, and stopped" in report.error.what
+    assert "the next promotion or rollback goes on" in report.error.expected
+    assert "servepath rollback" in report.error.next_command
+    assert ("services", "new") in left(world)
+    (record,) = await records(request_.cluster)
+    assert record.state is State.UNDOING
+    world.fault = None
+    world.objects["leases", NAMESPACE, lease_name(RELEASE)]["spec"]["holderIdentity"] = ""
+    await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
+    assert left(world) == []
+
+
 async def test_a_second_one_is_refused_while_the_first_is_under_way(request_: PromotionRequest, faults: Faults) -> None:
     stall(faults, 4.0)
     telling = Telling("copy")
@@ -338,14 +393,6 @@ async def test_what_cannot_be_put_back_is_said_and_left_to_the_next_one(
     await recover_release(request_.cluster, NAMESPACE, RELEASE, request_.registries, apply=True)
     (record,) = await records(request_.cluster)
     assert record.state is State.ROLLED_BACK
-
-
-def do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every stage of a promotion succeed at once."""
-
-    async def nothing() -> None: ...
-
-    monkeypatch.setattr(Steps, "by_stage", lambda _: dict.fromkeys(list(Stage)[1:], nothing))
 
 
 @pytest.mark.parametrize(("method", "plural"), [("PUT", "configmaps"), ("DELETE", "secrets")])
