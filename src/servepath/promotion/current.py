@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from servepath.serving.slots import Slot, route_name, slot_name
 from servepath.serving.stopped import ENGINE_KIND, deployment_name, is_stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightkube import AsyncClient
 
     from servepath.cluster.objects import Json
@@ -50,8 +53,15 @@ class Current:
         return {name: present[name] for name in CLUSTER_LOCAL if name in present}
 
     def digest(self, path: ServingPath) -> str:
-        """The digest of the model that is deployed, empty for nothing."""
-        return modelcar_reference(self.engine, path).partition("@")[2] if self.engine else ""
+        """The digest of the model that is deployed, empty for nothing.
+
+        Raises:
+            ClusterError: the engine's object was changed by hand.
+        """
+        if self.engine is None:
+            return ""
+        with _as_deployed(self.engine):
+            return modelcar_reference(self.engine, path).partition("@")[2]
 
     def strategy(self, path: ServingPath, *, replace: bool) -> Strategy:
         """How the next version comes into its place."""
@@ -72,7 +82,7 @@ async def read_current(client: AsyncClient, spec: ServingSpec, path: ServingPath
     """Read what is deployed of a release.
 
     Raises:
-        ClusterError: the API server refuses, or somebody else's object has the name.
+        ClusterError: the API server refuses, somebody else's object has the name, or ours was changed by hand.
     """
     slot, has_route, canary = Slot.BLUE, False, ""
     if path is ServingPath.KSERVE and (route := await read_route(client, spec.namespace, spec.name)) is not None:
@@ -90,7 +100,9 @@ async def read_current(client: AsyncClient, spec: ServingSpec, path: ServingPath
             where=place(engine),
             expected=f"the label {MANAGED_BY}={OWNER}, or another --name",
         )
-    return Current(engine, slot, await _is_serving(client, engine, path), has_route, canary)
+    with _as_deployed(engine):
+        is_serving = await _is_serving(client, engine, path)
+    return Current(engine, slot, is_serving, has_route, canary)
 
 
 def refuse_canary(current: Current, spec: ServingSpec) -> None:
@@ -107,6 +119,22 @@ def refuse_canary(current: Current, spec: ServingSpec) -> None:
             expected="no canary",
             next_command=f"kubectl -n {spec.namespace} describe httproute {name}",
         )
+
+
+@contextmanager
+def _as_deployed(engine: Json) -> Iterator[None]:
+    """Refuse an engine's object of servepath's that was changed since."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError) as error:
+        metadata = engine["metadata"]
+        kind = str(engine.get("kind", "")).lower()
+        raise ClusterError(
+            f"somebody changed it by hand: {type(error).__name__} {error}",
+            where=place(engine),
+            expected="an engine as servepath deploys it",
+            next_command=f"kubectl -n {metadata['namespace']} get {kind} {metadata['name']} -o yaml",
+        ) from error
 
 
 async def _is_serving(client: AsyncClient, engine: Json, path: ServingPath) -> bool:

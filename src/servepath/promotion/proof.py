@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from servepath.errors import PromotionRefusedError
+from servepath.errors import InputError, PromotionRefusedError
 from servepath.report.write import REPORT_FILE, load_report
 
 if TYPE_CHECKING:
@@ -35,8 +36,13 @@ class Proof:
 
     @property
     def reference(self) -> str:
-        """Where the modelcar lies that it is of, empty where it built none."""
-        return str((self.document.get("modelcar") or {}).get("reference") or "")
+        """Where the modelcar lies that it is of, empty where it built none.
+
+        Raises:
+            InputError: the report is not complete.
+        """
+        with _complete(self.place):
+            return str((self.document.get("modelcar") or {}).get("reference") or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,10 @@ def refuse_unproven(proof: Proof, wanted: Wanted) -> None:
 
     Raises:
         PromotionRefusedError: it did not pass, or what it tested differs; every difference is named.
+        InputError: the report is not complete.
     """
-    problems = list(_problems(proof.document, wanted))
+    with _complete(proof.place):
+        problems = list(_problems(proof.document, wanted))
     if problems:
         raise PromotionRefusedError(
             "; ".join(problems),
@@ -88,6 +96,20 @@ def refuse_unproven(proof: Proof, wanted: Wanted) -> None:
             expected=f"a passing report of {wanted.digest} on the same engine, with the same lock and manifests",
             next_command="servepath e2e --help",
         )
+
+
+@contextmanager
+def _complete(place: str) -> Iterator[None]:
+    """Refuse a report that says its schema and lacks what that demands: an older version or an editor may leave it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the report is not complete: {type(error).__name__} {error}",
+            where=place,
+            expected="a report as servepath writes it",
+            next_command="servepath e2e --help",
+        ) from error
 
 
 def _problems(document: Mapping[str, Any], wanted: Wanted) -> Iterator[str]:

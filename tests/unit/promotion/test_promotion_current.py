@@ -9,7 +9,7 @@ import pytest
 
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.model import Cluster
-from servepath.errors import PromotionRefusedError
+from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.current import Current, read_current, refuse_canary
 from servepath.promotion.labels import RECORD, RELEASE, labels_of
 from servepath.promotion.orphans import orphans_of
@@ -86,6 +86,26 @@ async def test_what_serves_with_a_replica_less_is_not_replaced_in_place(
     world.put("inferenceservices", NAMESPACE, inference_service(f"{NAME}-kserve"))
     current = await read_current(client, SPEC, ServingPath.KSERVE)
     assert current.strategy(ServingPath.KSERVE, replace=False) is strategy
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "predictor",
+    [{"model": {"modelFormat": {"name": "huggingface"}}}, {"containers": []}, {"containers": [{"name": "vllm"}]}],
+    ids=["another predictor", "no container", "another container"],
+)
+async def test_an_engine_that_was_changed_by_hand_is_named(
+    client: AsyncClient, world: World, predictor: dict[str, Any]
+) -> None:
+    changed = inference_service(f"{NAME}-kserve") | {"spec": {"predictor": predictor}}
+    world.put("inferenceservices", NAMESPACE, changed)
+    world.put("deployments", NAMESPACE, deployment(f"{NAME}-kserve-predictor"))
+    with pytest.raises(ClusterError, match="somebody changed it by hand: ") as caught:
+        await read_current(client, SPEC, ServingPath.KSERVE)
+    assert caught.value.where == f"InferenceService {NAMESPACE}/{NAME}-kserve"
+    stopped = Current(changed, Slot.BLUE, is_serving=False, has_route=True)
+    with pytest.raises(ClusterError, match="somebody changed it by hand: "):
+        stopped.digest(ServingPath.KSERVE)
 
 
 def of_kind(kind: str, name: str, instance: str, **labels: str) -> dict[str, Any]:

@@ -96,6 +96,22 @@ def test_the_locks_engine_for_a_gpu_stands_for_the_locks_engine_for_a_cpu() -> N
         refuse_unproven(proof(deployments=deployments), replace(WANTED, engine_image=simulator))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"deployments": [{"path": "kserve"}]}, {"deployments": ["kserve"]}, {"checks": [{}]}, {"run": "yesterday"}],
+    ids=["a deployment without digest", "a deployment in words", "a check without verdict", "a run in words"],
+)
+def test_a_report_that_is_not_complete_is_bad_input_and_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the report is not complete: ") as caught:
+        refuse_unproven(proof(**changes), WANTED)
+    assert caught.value.where == "report.json"
+
+
+def test_a_report_whose_modelcar_is_no_object_is_bad_input() -> None:
+    with pytest.raises(InputError, match="the report is not complete: "):
+        _ = proof(modelcar="smol").reference
+
+
 def test_what_is_no_report_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_proof(tmp_path)
