@@ -23,7 +23,7 @@ from lightkube.core.exceptions import ApiError
 
 from servepath.canary.route import read_hostnames, read_state, render_route, route_manifest, with_annotations
 from servepath.canary.state import RouteState, held_by
-from servepath.cluster.client import api_error, errors_of
+from servepath.cluster.client import errors_of
 from servepath.cluster.objects import Json, read
 from servepath.cluster.wait import changes
 from servepath.errors import ClusterError, PromotionRefusedError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 20
 _RETRY_S = 0.5
+_PASSING = (429, 500, 502, 503, 504)
 _RENEWALS_PER_LEASE = 3
 
 
@@ -188,38 +189,53 @@ class HeldRoute:
     async def _replace(self, wanted: Callable[[RouteState], RouteState | None]) -> RouteState | None:
         """Replace what is there by what is wanted of it; None leaves it.
 
-        A gateway that writes its status in between makes the route another version: it is read again.
+        A gateway that writes its status in between makes the route another version: it is read again. So it is where
+        the API server was busy or cut off: whether it was written is not known then, what is read next tells.
         """
-        manifest = self._manifest = self._manifest or await route_manifest()
+        last = ""
         for _ in range(_ATTEMPTS):
-            present = await read_route(self._client, self._spec.namespace, self._spec.name)
-            if present is None:
-                raise _lost(self._where)
-            found = read_state(present)
-            state = wanted(found)
-            if state is None or state == found:
-                self.state = found
-                return state
-            route = render_route(manifest, self._spec, self._gateway, read_hostnames(present), state)
-            route = with_annotations({**route, "metadata": _merged(present["metadata"], route["metadata"])}, state)
             try:
-                # Cancelled in between, one would not know whether it was written.
-                with anyio.CancelScope(shield=True):
-                    await self._client.replace(from_dict(route))
-                    self.state = state
-            except ApiError as error:
-                if error.status.code != HTTPStatus.CONFLICT:
-                    raise api_error(error, self._where) from error
-            except httpx2.TransportError:
-                # Whether it was written is not known: what is read next tells.
-                await anyio.sleep(_RETRY_S)
-            else:
-                return state
-        raise ClusterError(f"not written in {_ATTEMPTS} attempts", where=self._where)
+                return await self._replace_once(wanted)
+            except ClusterError as error:
+                last = error.what
+                if _is_passing(error.__cause__):
+                    await anyio.sleep(_RETRY_S)
+                elif not _is_conflict(error.__cause__):
+                    raise
+        raise ClusterError(f"not written in {_ATTEMPTS} attempts, at last: {last}", where=self._where)
+
+    async def _replace_once(self, wanted: Callable[[RouteState], RouteState | None]) -> RouteState | None:
+        manifest = self._manifest = self._manifest or await route_manifest()
+        present = await read_route(self._client, self._spec.namespace, self._spec.name)
+        if present is None:
+            raise _lost(self._where)
+        found = read_state(present)
+        state = wanted(found)
+        if state is None or state == found:
+            self.state = found
+            return state
+        route = render_route(manifest, self._spec, self._gateway, read_hostnames(present), state)
+        route = with_annotations({**route, "metadata": _merged(present["metadata"], route["metadata"])}, state)
+        # Cancelled in between, one would not know whether it was written.
+        with anyio.CancelScope(shield=True), errors_of(self._where):
+            await self._client.replace(from_dict(route))
+            self.state = state
+        return state
 
     @property
     def _where(self) -> str:
         return f"HTTPRoute {self._spec.namespace}/{route_name(self._spec.name)}"
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Tell a cut connection and a busy API server, which also says so in plain text, from a refusal."""
+    if isinstance(error, httpx2.HTTPStatusError):
+        return error.response.status_code in _PASSING
+    return isinstance(error, httpx2.TransportError)
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    return isinstance(error, ApiError) and error.status.code == HTTPStatus.CONFLICT
 
 
 def _merged(present: Json, wanted: Json) -> Json:

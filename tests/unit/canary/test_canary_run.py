@@ -13,12 +13,17 @@ import anyio.to_thread
 import pytest
 
 from servepath.bench.model import BenchPlan
+from servepath.canary.held import HeldRoute
 from servepath.canary.model import CanaryPlan, ClientPlan, Outcome
+from servepath.canary.route import read_state
 from servepath.canary.run import adopt, find_target, roll_back, run_canary
+from servepath.canary.state import Canary, begun
+from servepath.cluster.client import kubernetes
 from servepath.errors import CheckFailedError, ClusterError, PromotionRefusedError, UsageError
 from servepath.serving.deploy import deploy_kserve
 from servepath.serving.find import find
 from servepath.serving.model import ServingPath
+from servepath.serving.render import GatewayRef
 from servepath.serving.slots import Slot
 from tests.unit.canary.small_cluster import NAME, NAMESPACE, NEW, OLD, SPEC, SmallCluster, small_cluster
 
@@ -46,7 +51,8 @@ PROFILE = SPEC.profile
 
 
 @pytest.fixture
-async def small(tmp_path: Path) -> AsyncIterator[SmallCluster]:
+async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallCluster]:
+    monkeypatch.setattr("servepath.canary.held._RETRY_S", 0.01)
     async with small_cluster(tmp_path) as cluster:
         await deploy_kserve(cluster.cluster, SPEC, "key")
         yield cluster
@@ -266,6 +272,60 @@ async def test_interrupted_it_rolls_back_before_it_ends(small: SmallCluster) -> 
     route = small.route()
     assert route is not None
     assert not [key for key in route["metadata"]["annotations"] if key.startswith("canary.")]
+
+
+def busy_once(small: SmallCluster, method: str, status: int) -> None:
+    """Fail the next request of a method to the route; a negative status is answered after it was taken."""
+    failures = [status]
+
+    def fault(asked: str, path: str) -> int:
+        return failures.pop() if failures and asked == method and "/httproutes/" in path else 0
+
+    small.world.fault = fault
+
+
+BUSY = [("PUT", -504), ("PUT", 503), ("PUT", 429), ("GET", 429), ("GET", 500)]
+
+
+@pytest.mark.parametrize(("method", "status"), BUSY)
+async def test_a_busy_api_server_ends_no_canary(small: SmallCluster, method: str, status: int) -> None:
+    def progress(said: str) -> None:
+        if said.startswith("step 1"):
+            busy_once(small, method, status)
+
+    # Without a renewal, so that it is the step's own write.
+    result = await run_canary(small.cluster, CANARY, replace(PLAN, lease_s=60.0), progress=progress)
+    assert (result.outcome, result.cause) == (Outcome.PROMOTED, "")
+    assert (small.weights(), small.runs()) == ({Slot.GREEN: 100}, {Slot.GREEN})
+
+
+@pytest.mark.parametrize(("method", "status"), BUSY)
+async def test_a_renewal_outlasts_a_busy_api_server(small: SmallCluster, method: str, status: int) -> None:
+    adopted = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
+    assert adopted.state is not None
+    canary = Canary("id", Slot.GREEN, NEW, (10, 100), "2026-01-01", "me", "2026-01-01", OLD)
+    async with kubernetes(small.cluster) as client:
+        held = HeldRoute(client, SPEC, GatewayRef(), adopted.state)
+        await held.move(begun(adopted.state, canary))
+        busy_once(small, method, status)
+        await held.renew()
+    route = small.route()
+    assert route is not None
+    assert read_state(route) == held.state
+    assert held.state.canary is not None
+    assert held.state == begun(adopted.state, replace(canary, renewed=held.state.canary.renewed))
+    assert held.state.canary.renewed != canary.renewed
+
+
+async def test_a_refusal_is_said_at_once(small: SmallCluster) -> None:
+    adopted = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
+    assert adopted.state is not None
+    async with kubernetes(small.cluster) as client:
+        held = HeldRoute(client, SPEC, GatewayRef(), adopted.state)
+        busy_once(small, "PUT", 403)
+        with pytest.raises(ClusterError, match="Forbidden"):
+            await held.move(replace(adopted.state, revision=2))
+    assert held.state == adopted.state
 
 
 async def test_a_route_that_somebody_changed_is_not_written(small: SmallCluster) -> None:

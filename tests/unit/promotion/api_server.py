@@ -12,6 +12,7 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         with world.lock:
             status = world.fault(self.command, url.path) if world.fault else 0
+            if status == HTTPStatus.TOO_MANY_REQUESTS:
+                return self.plain(status, "Too many requests, please try again later.")
             if status > 0:
                 return self.answer(status, failure(status, "injected"))
             found = _PATH.match(url.path)
@@ -174,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {"kind": "List", "metadata": {"resourceVersion": str(world.version)}, "items": items}
 
     def plain(self, status: int, text: str) -> None:
-        """What an API server says of a kind that it does not know: no Status, but text."""
+        """What an API server says of a kind that it does not know, or where it is busy: no Status, but text."""
         self.reply(status, text.encode(), "text/plain; charset=utf-8")
 
     def answer(self, status: int, body: Json) -> None:
