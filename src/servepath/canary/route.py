@@ -27,6 +27,9 @@ PER_PERCENT = 10_000
 PLACE_WEIGHT = 1
 """Of a place whose slot gets nothing: one of a million requests goes there, to the other slot as all do."""
 
+_BACKENDS = {None: 2, Slot.BLUE: 1, Slot.GREEN: 1}
+"""How many backends each rule has: the one that leads everybody by weight, and the one of each slot's header."""
+
 CANARY = "canary.servepath.dev/"
 """Prefix of the annotations of a canary under way, one for each field of `Canary`."""
 
@@ -85,7 +88,7 @@ def read_state(route: Mapping[str, Any]) -> RouteState:
     """Read the state of a route.
 
     Raises:
-        ClusterError: its annotations or its weights are not as servepath wrote them: somebody changed them by hand.
+        ClusterError: its annotations, rules or weights are not as servepath wrote them: somebody changed them by hand.
     """
     annotations = route["metadata"].get("annotations") or {}
     fields = {key.removeprefix(CANARY): value for key, value in annotations.items() if key.startswith(CANARY)}
@@ -97,7 +100,15 @@ def read_state(route: Mapping[str, Any]) -> RouteState:
         )
     except (KeyError, ValueError) as error:
         raise _changed_by_hand(route, f"its annotations cannot be read ({error})") from error
-    weights = read_weights(route)
+    try:
+        places = [(_slot_of(rule), len(rule["backendRefs"])) for rule in route["spec"]["rules"]]
+        weights = read_weights(route)
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
+        raise _changed_by_hand(route, f"its rules cannot be read ({type(error).__name__} {error})") from error
+    if len(places) != len(_BACKENDS) or dict(places) != _BACKENDS:
+        # The next write would drop what is not servepath's.
+        rules = ", ".join(f"{slot or 'everybody'} {backends}" for slot, backends in places)
+        raise _changed_by_hand(route, f"its rules have other backends ({rules})")
     expected = {slot: share for slot, share in state.weights.items() if share}
     if weights != expected:
         raise _changed_by_hand(route, f"its weights are {_in_words(weights)} and not {_in_words(expected)}")

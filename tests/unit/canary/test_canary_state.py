@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,11 @@ from servepath.serving.model import ServingSpec
 from servepath.serving.profiles import CPU
 from servepath.serving.render import GatewayRef
 from servepath.serving.slots import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servepath.cluster.objects import Json
 
 OLD, NEW = (f"registry/model@sha256:{digit * 64}" for digit in "ab")
 SPEC = ServingSpec("servepath", "model", "model", NEW, f"registry/engine@sha256:{'e' * 64}", CPU)
@@ -203,6 +209,69 @@ async def test_a_route_whose_weights_somebody_changed_is_not_taken_for_ours() ->
         read_state(route)
     del route["metadata"]["annotations"]["servepath.dev/stable-slot"]
     with pytest.raises(ClusterError, match="annotations cannot be read"):
+        read_state(route)
+
+
+DOCS = {"name": "docs", "port": 80, "weight": 1}
+REDIRECT = {"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}
+
+
+def add_rule(rules: list[Json]) -> None:
+    rules.append({"matches": [{"path": {"type": "PathPrefix", "value": "/docs"}}], "backendRefs": [DOCS]})
+
+
+def add_redirect(rules: list[Json]) -> None:
+    rules.append({"matches": [{"path": {"type": "PathPrefix", "value": "/docs"}}], "filters": [REDIRECT]})
+
+
+def add_backend(rules: list[Json]) -> None:
+    rules[0]["backendRefs"].append(DOCS)
+
+
+def add_backend_to_a_slot(rules: list[Json]) -> None:
+    rules[1]["backendRefs"].append(DOCS)
+
+
+def remove_rule(rules: list[Json]) -> None:
+    del rules[2]
+
+
+def remove_matches(rules: list[Json]) -> None:
+    rules[1]["matches"] = []
+
+
+def remove_filters(rules: list[Json]) -> None:
+    del rules[0]["backendRefs"][0]["filters"]
+
+
+def empty_filters(rules: list[Json]) -> None:
+    rules[0]["backendRefs"][0]["filters"] = []
+
+
+def other_filter(rules: list[Json]) -> None:
+    rules[0]["backendRefs"][0]["filters"].insert(0, {"type": "RequestHeaderModifier", "requestHeaderModifier": {}})
+
+
+EDITS = [
+    add_rule,
+    add_redirect,
+    add_backend,
+    add_backend_to_a_slot,
+    remove_rule,
+    remove_matches,
+    remove_filters,
+    empty_filters,
+    other_filter,
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("edit", EDITS)
+async def test_a_route_whose_rules_somebody_changed_is_not_taken_for_ours(edit: Callable[[list[Json]], None]) -> None:
+    state = walked(begun(RouteState(Slot.BLUE), canary(Slot.GREEN)), 2)
+    route = render_route(await route_manifest(), SPEC, GatewayRef(), ("a.test",), state)
+    edit(route["spec"]["rules"])
+    with pytest.raises(ClusterError, match="somebody changed it: its rules"):
         read_state(route)
 
 
