@@ -114,6 +114,7 @@ class HeldRoute:
 
     def __init__(self, client: AsyncClient, spec: ServingSpec, gateway: GatewayRef, state: RouteState) -> None:
         self.state = state
+        self._sent = state
         self._client = client
         self._spec = spec
         self._gateway = gateway
@@ -176,11 +177,11 @@ class HeldRoute:
             return await self._replace(taken) is not None
 
     async def _write(self, state: RouteState) -> RouteState:
-        expected = self.state
-
         def checked(found: RouteState) -> RouteState:
-            if found not in (expected, state):
+            # An earlier write may have been taken whose answer never came.
+            if found not in (self.state, state, self._sent):
                 raise _lost(self._where)
+            self.state = found
             return state
 
         await self._replace(checked)
@@ -216,6 +217,7 @@ class HeldRoute:
             return state
         route = render_route(manifest, self._spec, self._gateway, read_hostnames(present), state)
         route = with_annotations({**route, "metadata": _merged(present["metadata"], route["metadata"])}, state)
+        self._sent = state
         # Cancelled in between, one would not know whether it was written.
         with anyio.CancelScope(shield=True), errors_of(self._where):
             await self._client.replace(from_dict(route))

@@ -317,6 +317,28 @@ async def test_a_renewal_outlasts_a_busy_api_server(small: SmallCluster, method:
     assert held.state.canary.renewed != canary.renewed
 
 
+async def test_a_write_whose_answer_never_came_is_still_its_own(small: SmallCluster) -> None:
+    adopted = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
+    assert adopted.state is not None
+    taken = False
+
+    def gone_once_taken(asked: str, _: str) -> int:
+        nonlocal taken
+        was_taken, taken = taken, taken or asked == "PUT"
+        return 503 if was_taken else -504 if taken else 0
+
+    async with kubernetes(small.cluster) as client:
+        held = HeldRoute(client, SPEC, GatewayRef(), adopted.state)
+        small.world.fault = gone_once_taken
+        with pytest.raises(ClusterError, match="not written in 20 attempts, at last: ServiceUnavailable"):
+            await held.move(replace(adopted.state, revision=2))
+        small.world.fault = None
+        await held.move(replace(adopted.state, revision=3))
+    route = small.route()
+    assert route is not None
+    assert read_state(route) == held.state == replace(adopted.state, revision=3)
+
+
 async def test_a_refusal_is_said_at_once(small: SmallCluster) -> None:
     adopted = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
     assert adopted.state is not None
