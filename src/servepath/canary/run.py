@@ -77,7 +77,8 @@ async def run_canary(
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
         _check_same_model(stable, spec)
         await refuse_scaled(client, spec.namespace, stable.endpoint.workload, spec.profile.autoscaling.autoscaler)
-        await prove(stable.endpoint)
+        # A canary that is under way may have a share of the hostname itself.
+        await prove(stable.endpoint if stable.state is None else stable.slot(stable.state.stable))
         calling = _Call(cluster, client, spec, plan, stable, began_s, progress or _quiet, gate)
         async with calling.client_load() as load:
             lead, resumed = await calling.take(load)
