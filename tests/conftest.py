@@ -9,9 +9,14 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long one example takes says more of the machine than of the code.
+settings.register_profile("patient", parent=settings.default, deadline=None)
+settings.load_profile("patient")
 
 LEAVE_S = 10.0
 """A worker thread whose event loop has just ended needs a moment to see it."""
