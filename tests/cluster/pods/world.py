@@ -100,12 +100,12 @@ async def is_again(plane: ControlPlane, namespace: str, before: dict[str, Json],
 
 
 async def settled(plane: ControlPlane, namespace: str) -> dict[str, Json]:
-    """Give everything exactly as it is, once two looks a second apart see the same."""
-    with anyio.fail_after(60):
+    """Give everything exactly as it is, once two looks a second apart see the same and nothing on its way out."""
+    with anyio.fail_after(120):
         before = await everything(plane, namespace, exactly=True)
         while True:
             await anyio.sleep(1)
             after = await everything(plane, namespace, exactly=True)
-            if after == before:
+            if after == before and not any("deletionTimestamp" in obj["metadata"] for obj in after.values()):
                 return after
             before = after
