@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import anyio
-import httpx2
 from lightkube.codecs import from_dict
 from lightkube.core.exceptions import ApiError
 
 from servepath.canary.route import read_hostnames, read_state, render_route, route_manifest, with_annotations
 from servepath.canary.state import RouteState, held_by
-from servepath.cluster.client import errors_of
+from servepath.cluster.client import errors_of, is_passing
 from servepath.cluster.objects import Json, read
 from servepath.cluster.wait import changes
 from servepath.errors import ClusterError, PromotionRefusedError
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 20
 _RETRY_S = 0.5
-_PASSING = (429, 500, 502, 503, 504)
 _RENEWALS_PER_LEASE = 3
 
 
@@ -199,7 +197,7 @@ class HeldRoute:
                 return await self._replace_once(wanted)
             except ClusterError as error:
                 last = error.what
-                if _is_passing(error.__cause__):
+                if is_passing(error.__cause__, 500):
                     await anyio.sleep(_RETRY_S)
                 elif not _is_conflict(error.__cause__):
                     raise
@@ -227,13 +225,6 @@ class HeldRoute:
     @property
     def _where(self) -> str:
         return f"HTTPRoute {self._spec.namespace}/{route_name(self._spec.name)}"
-
-
-def _is_passing(error: BaseException | None) -> bool:
-    """Tell a cut connection and a busy API server, which also says so in plain text, from a refusal."""
-    if isinstance(error, httpx2.HTTPStatusError):
-        return error.response.status_code in _PASSING
-    return isinstance(error, httpx2.TransportError)
 
 
 def _is_conflict(error: BaseException | None) -> bool:

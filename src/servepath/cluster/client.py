@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
 
 FIELD_MANAGER = "servepath"
+_BUSY = (429, 502, 503, 504)
 """The owner of fields in server-side apply."""
 
 
@@ -138,6 +139,23 @@ def errors_of(where: str) -> Iterator[None]:
         ) from error
     except ConfigError as error:
         raise ClusterError(str(error), where=where) from error
+
+
+def is_passing(error: BaseException | None, *also: int) -> bool:
+    """Tell a cut connection and a busy API server from a refusal.
+
+    A busy one, and what stands before it, answers in plain text, which gives no ApiError; nor does any refusal of a
+    watch (lightkube 1.0.1, `watch` in core/generic_client.py). An event that ends a watch has a status alone.
+
+    Args:
+        error: what the client raised.
+        also: more statuses that another attempt may change.
+    """
+    if isinstance(error, httpx2.HTTPStatusError):
+        if isinstance(error, ApiError) and error.response is None:
+            return error.status.code in (*_BUSY, *also)
+        return error.response.status_code in (*_BUSY, *also)
+    return isinstance(error, httpx2.TransportError)
 
 
 def api_error(error: ApiError, where: str) -> ClusterError:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import httpx2
-from lightkube.core.exceptions import ApiError
 
-from servepath.cluster.client import errors_of
+from servepath.cluster.client import errors_of, is_passing
 from servepath.cluster.objects import KINDS, Json
 from servepath.errors import ClusterError
 
@@ -130,7 +129,7 @@ async def changes(  # noqa: PLR0913
                         yield event_type, as_dictionary
             except httpx2.HTTPError as error:
                 failures += 1
-                if failures > _RETRIES or not _may_be_asked_again(error):
+                if failures > _RETRIES or not is_passing(error, 410, 500):
                     raise
                 since = None
                 await anyio.sleep(_RETRY_DELAY_S)
@@ -220,15 +219,3 @@ async def until_gone(client: AsyncClient, kind: str, namespace: str, name: str, 
         return True if obj is None else None
 
     await until(client, kind, namespace, name, is_gone, timeout_s=timeout_s, expected="deleted")
-
-
-def _may_be_asked_again(error: httpx2.HTTPError) -> bool:
-    """Tell a broken connection, "410 Gone" and a busy API server from a refusal.
-
-    A busy one, and what stands before it, answers in plain text, which gives no ApiError; nor does any refusal of a
-    watch (lightkube 1.0.1, `watch` in core/generic_client.py).
-    """
-    if isinstance(error, httpx2.HTTPStatusError):
-        code = error.status.code if isinstance(error, ApiError) else error.response.status_code
-        return code in (410, 429, 500, 502, 503, 504)
-    return isinstance(error, httpx2.TransportError)

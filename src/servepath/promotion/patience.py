@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
-import httpx2
-
+from servepath.cluster.client import is_passing
 from servepath.errors import ClusterError
 from servepath.modelcar.registry.retry import RetryPolicy, TryAgainError
 
@@ -17,9 +15,6 @@ T = TypeVar("T")
 
 PATIENCE = RetryPolicy(attempts=8, base_s=0.5, longest_s=8.0)
 """Half a minute at most: a control plane of GKE that has one node is away for longer only while it is upgraded."""
-_AWAY = frozenset(
-    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
-)
 
 
 async def patiently(what: str, work: Callable[[], Awaitable[T]], policy: RetryPolicy = PATIENCE) -> T:
@@ -52,7 +47,4 @@ async def patiently(what: str, work: Callable[[], Awaitable[T]], policy: RetryPo
 
 def is_away(error: ClusterError) -> bool:
     """Tell an API server that does not answer from one that refuses."""
-    cause = error.__cause__
-    if isinstance(cause, httpx2.HTTPStatusError):
-        return cause.response.status_code in _AWAY
-    return isinstance(cause, httpx2.TransportError)
+    return is_passing(error.__cause__)

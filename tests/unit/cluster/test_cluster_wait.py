@@ -9,37 +9,17 @@ import pytest
 
 from servepath.cluster import wait
 from servepath.cluster.client import kubernetes
-from servepath.cluster.model import Cluster
 from servepath.cluster.wait import until
 from servepath.errors import ClusterError
-from tests.unit.cli.conftest import write_kubeconfig
-from tests.unit.promotion.api_server import World, api_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+    from servepath.cluster.model import Cluster
     from servepath.cluster.objects import Json
+    from tests.unit.promotion.api_server import World
 
 pytestmark = pytest.mark.anyio
 
 AWAITED = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "awaited"}}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with api_server() as running:
-        yield running
-
-
-@pytest.fixture
-def cluster(world: World, tmp_path: Path) -> Cluster:
-    return Cluster(write_kubeconfig(tmp_path / "kubeconfig", world.address), "registry.test", "http://gateway.test")
 
 
 async def until_it_is_there(cluster: Cluster) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from servepath.modelcar.model import Progress
     from servepath.modelcar.registry.client import RegistryOptions
+    from tests.unit.modelcar.cutting import KeepingRegistry
 
 pytestmark = pytest.mark.anyio
 SHARD_BYTES = 9 * MIB
@@ -60,6 +61,15 @@ async def push_and_be_killed(arguments: list[str], arm: Callable[[Callable[[], N
         arm(lambda: os.kill(process.pid, signal.SIGKILL))
         await process.wait()
     assert process.returncode == -signal.SIGKILL
+
+
+async def push_a_part(keeping: KeepingRegistry, model: Path, base: str, repository: str) -> None:
+    """Run a push that is killed when 5 MiB of a layer have come."""
+
+    def arm(kill: Callable[[], None]) -> None:
+        keeping.on_cut, keeping.cut_after = kill, 5 * MIB
+
+    await push_and_be_killed([str(model), base, keeping.host, repository], arm)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -132,11 +142,7 @@ async def test_an_upload_that_is_gone_is_begun_anew(
 ) -> None:
     write_model(model, SHARDS[:1])
     with keeping_registry(registry) as keeping:
-
-        def arm(kill: Callable[[], None]) -> None:
-            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
-
-        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        await push_a_part(keeping, model, base, repository)
         keeping.uploads.clear()
         pushed = await build_and_push(open_source(model), base, keeping.host, repository, options=options)
         assert keeping.count("GET", "uploads/") == 1
@@ -149,11 +155,7 @@ async def test_an_upload_that_the_registry_cannot_tell_about_is_begun_anew(
 ) -> None:
     write_model(model, SHARDS[:1])
     with keeping_registry(registry) as keeping:
-
-        def arm(kill: Callable[[], None]) -> None:
-            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
-
-        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        await push_a_part(keeping, model, base, repository)
         keeping.failing = rf"\w+ .*/uploads/{len(keeping.uploads)}$"
         pushed = await build_and_push(open_source(model), base, keeping.host, repository, options=options)
         assert keeping.count("GET", "uploads/") == LOOKS
@@ -177,11 +179,7 @@ async def test_an_outage_of_the_registry_costs_no_byte_twice(
 ) -> None:
     write_model(model, SHARDS[:1])
     with keeping_registry(registry) as keeping:
-
-        def arm(kill: Callable[[], None]) -> None:
-            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
-
-        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        await push_a_part(keeping, model, base, repository)
         keeping.failing = "uploads/"
         with pytest.raises(RegistryError, match="answered 500"):
             await build_and_push(open_source(model), base, keeping.host, repository, options=options)
@@ -215,11 +213,7 @@ async def test_an_upload_of_a_file_that_was_edited_since_is_not_continued(
     write_model(model, SHARDS[:1])
     shard = model / "model-00001-of-00001.safetensors"
     with keeping_registry(registry) as keeping:
-
-        def arm(kill: Callable[[], None]) -> None:
-            keeping.on_cut, keeping.cut_after = kill, 5 * MIB
-
-        await push_and_be_killed([str(model), base, keeping.host, repository], arm)
+        await push_a_part(keeping, model, base, repository)
         before = shard.stat()
         with shard.open("r+b") as file:
             file.seek(-1, os.SEEK_END)
