@@ -29,8 +29,8 @@ from ci.node.tiny_model import TINY_NAME, write_tiny_model
 from servepath import e2e
 from servepath.bench.capacity import SweepDesign
 from servepath.bench.model import Arrivals, BenchPlan
-from servepath.cli.defaults import run_info
 from servepath.cli.output import console_line
+from servepath.cli.run_info import run_info
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError
 from servepath.evidence import StageTiming, Verdict

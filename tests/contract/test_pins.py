@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import servepath
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "manifests" / "lock.yaml").read_text()
 RENOVATE = json.loads((ROOT / "renovate.json").read_text())
@@ -31,6 +33,10 @@ def matches(file: str, group: str = "currentValue") -> set[str]:
 def test_the_runtime_s_image_is_the_lock_s(project: str) -> None:
     base = tomllib.loads((ROOT / project).read_text())["tool"]["dagger"]["base-image"]
     assert base == yaml.safe_load(LOCK)["images"]["python"]["image"]
+
+
+def test_the_package_knows_its_version() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == servepath.__version__
 
 
 def test_the_example_runs_on_the_same_engine() -> None:

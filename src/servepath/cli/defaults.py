@@ -1,20 +1,15 @@
-"""What a command takes when nothing is said: the pins of `manifests/lock.yaml`, and who is running."""
+"""What a command takes when nothing is said: the pins of `manifests/lock.yaml`."""
 
 from __future__ import annotations
 
-import hashlib
-import shlex
-import subprocess
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servepath.evidence import RunInfo
-from servepath.manifests import LOCK, manifests_digest, manifests_directory
+from servepath.manifests import LOCK, manifests_directory
 from servepath.modelcar.plan import BuildOptions, source_date_epoch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servepath.serving.model import Profile
 
 
@@ -43,30 +38,3 @@ def _pin(name: str) -> str:
     from servepath.platform import lock  # noqa: PLC0415 - a YAML parser is a tenth of a short push
 
     return lock.read(lock_file()).image(name).reference
-
-
-def run_info(command: str = "") -> RunInfo:
-    """Say what runs: revision, lock and command line (this process's own by default).
-
-    Keys never come by argument, so none is in it.
-    """
-    return RunInfo(
-        git_revision=_git_revision(),
-        lock_digest=f"sha256:{hashlib.sha256(lock_file().read_bytes()).hexdigest()}",
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command or shlex.join(["servepath", *sys.argv[1:]]),
-        manifests_digest=manifests_digest(),
-    )
-
-
-def _git_revision() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from servepath.bench.slo import Slo
-from servepath.cli.defaults import base_image, build_options, engine_image, run_info
+from servepath.cli.defaults import base_image, build_options, engine_image
 from servepath.cli.modelcar import name_one_model
 from servepath.cli.options import (
     BaseImage,
@@ -46,6 +46,7 @@ from servepath.cli.plan import (
     sweep_of,
 )
 from servepath.cli.progress import show_stages
+from servepath.cli.run_info import run_info
 from servepath.cli.running import run
 from servepath.e2e import E2eRequest, exit_code_of
 from servepath.e2e import run as run_e2e

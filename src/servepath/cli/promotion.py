@@ -16,7 +16,7 @@ import typer
 from servepath.bench.slo import Slo
 from servepath.canary.model import CanaryPlan
 from servepath.cli.connection import Connection
-from servepath.cli.defaults import engine_image, lock_file, run_info
+from servepath.cli.defaults import engine_image, lock_file
 from servepath.cli.gke import AllowKeyFile, ArtifactRegistry, GkeCluster, GkeConnection, GkeEndpoint
 from servepath.cli.options import (
     AsJson,
@@ -47,6 +47,7 @@ from servepath.cli.plan import (
 )
 from servepath.cli.progress import show_stages
 from servepath.cli.results import print_json, print_text
+from servepath.cli.run_info import run_info
 from servepath.cli.running import run
 from servepath.cli.serving import API_KEY
 from servepath.e2e import exit_code_of

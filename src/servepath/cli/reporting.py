@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 import typer
 
-from servepath.cli.defaults import run_info
 from servepath.cli.output import console_line
+from servepath.cli.run_info import run_info
 from servepath.e2e import begin_report, exit_code_of, reporting
 from servepath.report.model import Report
 from servepath.report.write import write_report

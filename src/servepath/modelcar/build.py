@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
+from msgspec import Struct
 
 from servepath.modelcar.attach.attachments import attach_all
 from servepath.modelcar.attach.facts import ModelcarFacts
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from servepath.modelcar.store import Document, ImageTarget
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenModelcar:
+class WrittenModelcar(Struct, frozen=True):
     """What was written: the manifest, or the index over several images; the images; the model's layers."""
 
     document: Document

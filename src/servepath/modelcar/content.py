@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from anyio import to_thread
+from msgspec import Struct
 
 from servepath.errors import InputError
 
@@ -36,8 +36,7 @@ class Content(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class FileRange:
+class FileRange(Struct, frozen=True):
     """A part of a file on disk.
 
     Attributes:
@@ -69,8 +68,7 @@ class PiecedContent(Protocol):
         """Give the pieces in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class BytesContent:
+class BytesContent(Struct, frozen=True):
     """Bytes in memory: configs and manifests."""
 
     data: bytes
@@ -90,8 +88,7 @@ class BytesContent:
         yield self.data
 
 
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(Struct, frozen=True):
     """A whole file on disk."""
 
     path: Path

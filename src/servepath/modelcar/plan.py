@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from servepath.errors import InputError, UsageError
 from servepath.modelcar.image.compress import CompressedLayer, Compression
 from servepath.modelcar.image.layers import MAX_MODEL_LAYERS, OWN_LAYER_BYTES, LayerPlan, VirtualFile, plan_layers
@@ -73,8 +75,7 @@ class BuildOptions:
 DEFAULT_BUILD = BuildOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class ModelcarPlan:
+class ModelcarPlan(Struct, frozen=True):
     """A modelcar that can be written.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from servepath.errors import InputError
 
@@ -25,8 +26,7 @@ INDEX_TYPES = frozenset({INDEX, DOCKER_LIST})
 MAX_MANIFEST_BYTES = 4 << 20  # the limit that registries document
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """An OCI descriptor: what a blob or manifest is, how long it is, and its digest."""
 
     media_type: str
@@ -38,8 +38,7 @@ class Descriptor:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A manifest or index as stored: its exact bytes, which its digest is of."""
 
     media_type: str
@@ -61,8 +60,7 @@ class Document:
         return self.media_type in INDEX_TYPES
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenBlob:
+class WrittenBlob(Struct, frozen=True):
     """A blob that was written: its digest and size, and the bytes that had to be moved for it."""
 
     digest: str

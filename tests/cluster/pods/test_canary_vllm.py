@@ -19,7 +19,7 @@ from servepath.bench.model import BenchPlan
 from servepath.canary.model import CanaryPlan, ClientPlan, Outcome
 from servepath.canary.run import run_canary
 from servepath.canary.slots import delete_canary
-from servepath.cli.defaults import run_info
+from servepath.cli.run_info import run_info
 from servepath.cluster.facts import node_facts
 from servepath.modelcar.build import build_and_push
 from servepath.modelcar.copy import push_layout

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import pytest
 
-from servepath.cli.defaults import run_info
 from servepath.cli.promotion import Target
+from servepath.cli.run_info import run_info
 from servepath.cluster.client import kubernetes
 from servepath.cluster.model import Cluster
 from servepath.gke.connect import GkeSession

@@ -14,9 +14,9 @@ from spdx_tools.spdx.model.relationship import RelationshipType
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
+import servepath
 from servepath.errors import RegistryError
 from servepath.evidence import Verdict
-from servepath.modelcar.attach import facts as facts_module
 from servepath.modelcar.attach.attachments import MAKERS
 from servepath.modelcar.attach.facts import ModelcarFacts
 from servepath.modelcar.attach.modelpack import parameter_size
@@ -232,7 +232,7 @@ async def test_another_version_attaches_its_own(
 ) -> None:
     build = BuildOptions(attest=True)
     first = await build_and_push(open_source(model), base, registry, repository, build=build, options=options)
-    monkeypatch.setattr(facts_module, "version", lambda _: "99")
+    monkeypatch.setattr(servepath, "__version__", "99")
     second = await build_and_push(open_source(model), base, registry, repository, build=build, options=options)
     assert first.digest == second.digest
     assert first.referrers[SBOM] != second.referrers[SBOM]
@@ -249,7 +249,7 @@ def test_parameter_counts_are_written_as_the_specification_has_them(count: int, 
 @pytest.mark.parametrize("form", ["plain", "all"])
 async def test_the_golden_digests_hold(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As version 0 makes them, so that a release alone changes none."""
-    monkeypatch.setattr(facts_module, "version", lambda _: "0")
+    monkeypatch.setattr(servepath, "__version__", "0")
     base = await write_base_index(tmp_path)
     source = open_source(write_model(tmp_path / "model", [64, 32, 300]))
     build = FORMS[form]

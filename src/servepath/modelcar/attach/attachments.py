@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
+from msgspec import Struct
 
+import servepath
 from servepath.errors import RegistryError
-from servepath.modelcar.attach.facts import servepath_version
 from servepath.modelcar.attach.modelpack import make_modelpack
 from servepath.modelcar.attach.provenance import PREDICATE, make_provenance
 from servepath.modelcar.attach.referrers import (
@@ -35,8 +35,7 @@ VERSION = "io.servepath.version"
 """Annotation of an attachment: which servepath made it. The same image and version make the same attachment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """What is attached now, artifact type -> digest, and the bytes of blobs that had to be sent for it."""
 
     digests: dict[str, str]
@@ -75,21 +74,21 @@ async def attach_all(place: Repository | Layout, facts: ModelcarFacts) -> Attach
 
 def _find(there: Sequence[Referrer], kind: str) -> str:
     """Return the digest of an attachment of this kind that this version made; empty if there is none."""
-    ours = [e for e in there if e.artifact_type == kind and e.annotations.get(VERSION) == servepath_version()]
+    ours = [e for e in there if e.artifact_type == kind and e.annotations.get(VERSION) == servepath.__version__]
     return ours[0].descriptor.digest if ours else ""
 
 
 def _sbom(facts: ModelcarFacts) -> Attachment:
-    return make_attachment(facts.subject, SBOM, make_sbom(facts), {VERSION: servepath_version()})
+    return make_attachment(facts.subject, SBOM, make_sbom(facts), {VERSION: servepath.__version__})
 
 
 def _provenance(facts: ModelcarFacts) -> Attachment:
-    annotations = {PREDICATE_TYPE: PREDICATE, VERSION: servepath_version()}
+    annotations = {PREDICATE_TYPE: PREDICATE, VERSION: servepath.__version__}
     return make_attachment(facts.subject, PROVENANCE, make_provenance(facts), annotations)
 
 
 def _modelpack(facts: ModelcarFacts) -> Attachment:
-    return make_modelpack(facts, {VERSION: servepath_version()})
+    return make_modelpack(facts, {VERSION: servepath.__version__})
 
 
 MAKERS: Mapping[str, Callable[[ModelcarFacts], Attachment]] = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from servepath.modelcar.image.compress import CompressedLayer
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from servepath.modelcar.push.write_layers import WrittenLayer
     from servepath.modelcar.store import Descriptor
 
-_DISTRIBUTION = "main"
-"""Name of the distribution that holds this package: Dagger wants its Python modules called so."""
 
-
-@dataclass(frozen=True, slots=True)
-class ModelcarFacts:
+class ModelcarFacts(Struct, frozen=True):
     """A written modelcar.
 
     Attributes:
@@ -49,11 +45,6 @@ class ModelcarFacts:
         """Yield each layer of the model as planned, not compressed, and as written."""
         for planned, written in zip(self.plan.layers, self.layers, strict=True):
             yield (planned.plan if isinstance(planned, CompressedLayer) else planned), written
-
-
-def servepath_version() -> str:
-    """Return the version of this package."""
-    return version(_DISTRIBUTION)
 
 
 def hex_of(digest: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from servepath.modelcar.attach.facts import hex_of, servepath_version
+import servepath
+from servepath.modelcar.attach.facts import hex_of
 from servepath.modelcar.store import canonical_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def make_provenance(facts: ModelcarFacts) -> bytes:
         "resolvedDependencies": _dependencies(facts),
     }
     run = {
-        "builder": {"id": BUILDER, "version": {"servepath": servepath_version()}},
+        "builder": {"id": BUILDER, "version": {"servepath": servepath.__version__}},
         "metadata": {},
         "byproducts": [
             {

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from servepath.errors import InputError
 from servepath.modelcar.content import BytesContent, digest_of_bytes
@@ -49,8 +50,7 @@ _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next\b')
 _NO_API = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(Struct, frozen=True):
     """One manifest that refers to an image: where it is, what kind it is, what it says of itself."""
 
     descriptor: Descriptor
@@ -63,8 +63,7 @@ class Referrer:
         return entry | ({"annotations": dict(self.annotations)} if self.annotations else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A manifest that refers to an image, with the small blobs that it needs and that no one else wrote."""
 
     document: Document

@@ -10,7 +10,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from servepath.modelcar.attach.facts import ModelcarFacts, hex_of, servepath_version
+import servepath
+from servepath.modelcar.attach.facts import ModelcarFacts, hex_of
 from servepath.modelcar.image.oci import created_text
 from servepath.modelcar.store import canonical_json
 
@@ -51,7 +52,7 @@ def make_sbom(facts: ModelcarFacts) -> bytes:
             "documentNamespace": f"https://spdx.org/spdxdocs/servepath-{facts.subject.digest.replace(':', '-')}",
             "creationInfo": {
                 "created": created_text(facts.build.created_s),
-                "creators": [f"Tool: servepath-{servepath_version()}"],
+                "creators": [f"Tool: servepath-{servepath.__version__}"],
             },
             "packages": packages,
             "files": files,

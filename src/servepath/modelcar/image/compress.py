@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import zstandard
+from msgspec import Struct
 
 from servepath.modelcar.content import in_thread
 from servepath.modelcar.image.layers import LAYER_MEDIA_TYPE, LayerPlan
@@ -37,8 +37,7 @@ class Compression(StrEnum):
     ZSTD = "zstd"
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredLayer:
+class MeasuredLayer(Struct, frozen=True):
     """A layer whose digests are known: a `Content`, streamed anew each time.
 
     Attributes:
@@ -93,8 +92,7 @@ class Compressing:
         self.read_bytes += len(chunk)
 
 
-@dataclass(frozen=True, slots=True)
-class CompressedLayer:
+class CompressedLayer(Struct, frozen=True):
     """A layer that is compressed while it is read; its size is known only after that."""
 
     plan: LayerPlan

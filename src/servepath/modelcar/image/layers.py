@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from servepath.modelcar.content import CHUNK_BYTES, FileRange, changed, in_thread
 from servepath.modelcar.image.partition import cut_by_count
@@ -33,8 +34,7 @@ GATHERED_BYTES = 64 << 10
 """Chunks below this size are gathered with what follows them."""
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualFile:
+class VirtualFile(Struct, frozen=True):
     """A file that exists in the image alone: bytes and parts of files on disk, one after the other."""
 
     parts: tuple[bytes | FileRange, ...]
@@ -45,8 +45,7 @@ class VirtualFile:
         return sum(len(part) if isinstance(part, bytes) else part.size_bytes for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One entry of a layer.
 
     Attributes:
@@ -100,8 +99,7 @@ class Member:
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPlan:
+class LayerPlan(Struct, frozen=True):
     """What a layer will hold: a `Content`, so it is streamed, never stored.
 
     Attributes:

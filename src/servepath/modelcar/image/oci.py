@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from servepath.errors import InputError
 from servepath.modelcar.content import digest_of_bytes
@@ -34,8 +35,7 @@ _DOCKER_LAYERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class BaseImage:
+class BaseImage(Struct, frozen=True):
     """The image underneath.
 
     Attributes:
@@ -58,8 +58,7 @@ class BaseImage:
         return {key: str(self.config[key]) for key in ("os", "architecture", "variant") if self.config.get(key)}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMetadata:
+class ImageMetadata(Struct, frozen=True):
     """What an image says of itself.
 
     Attributes:
@@ -73,8 +72,7 @@ class ImageMetadata:
     created_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """One platform's image as stored."""
 
     document: Document

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from servepath.errors import InputError
 from servepath.modelcar.content import FileRange
@@ -49,8 +50,7 @@ class Role(IntEnum):
     ATTENTION = 2
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedTensor:
+class PlacedTensor(Struct, frozen=True):
     """A tensor and where its bytes lie on disk."""
 
     tensor: Tensor

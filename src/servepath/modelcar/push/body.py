@@ -12,10 +12,10 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Protocol, Self
 
 from anyio import from_thread, to_thread
+from msgspec.structs import replace
 
 from servepath.errors import InputError
 from servepath.modelcar.content import PiecedContent, changed

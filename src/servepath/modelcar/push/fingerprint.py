@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from servepath.errors import InputError
 from servepath.modelcar.store import canonical_json
@@ -21,8 +22,7 @@ SETTLED_NS = 2_000_000_000
 file systems count 2 s), so nothing is remembered of it; git's "racily clean" rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True):
     """What identifies a layer's bytes.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from servepath.modelcar.model import Progress
 from servepath.modelcar.store import Presence
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from servepath.modelcar.store import Descriptor, ImageTarget
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """Blobs that are in the target now: the bytes sent for them, and whether one of them had been there before."""
 
     sent_bytes: int

@@ -16,9 +16,10 @@ import logging
 import os
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.registry.reference import is_digest
@@ -36,8 +37,7 @@ MAX_HOLDERS = 16
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLayer:
+class KnownLayer(Struct, frozen=True):
     """A layer whose digests are known: as it is stored, and of the tar inside."""
 
     descriptor: Descriptor

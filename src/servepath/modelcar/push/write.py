@@ -6,9 +6,11 @@ finds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from servepath.modelcar.content import BytesContent
 from servepath.modelcar.image.oci import config_descriptor, make_config, make_manifest
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from servepath.modelcar.store import Descriptor, Document, ImageTarget
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenImage:
+class WrittenImage(Struct, frozen=True):
     """What was written; `members` are the files of each layer, empty for the base's."""
 
     document: Document

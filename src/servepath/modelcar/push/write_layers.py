@@ -6,12 +6,12 @@ is sent where everything is new, and hashed before that where it may be there al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import zstandard
 from anyio import to_thread
+from msgspec import Struct
 
 from servepath.errors import InputError, RegistryError
 from servepath.modelcar.image.compress import (
@@ -41,8 +41,7 @@ CHEAP_BYTES = 8 << 20
 """Up to this size a layer is always hashed before it is sent: that costs milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenLayer:
+class WrittenLayer(Struct, frozen=True):
     """A layer that is in the target: its descriptor, the digest of its tar, its files, and the bytes sent for it."""
 
     descriptor: Descriptor
@@ -51,8 +50,7 @@ class WrittenLayer:
     sent_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class LayerWriting:
+class LayerWriting(Struct, frozen=True):
     """How layers are written.
 
     Attributes:

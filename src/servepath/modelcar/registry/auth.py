@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from contextlib import suppress
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
+
+from msgspec.structs import replace
 
 from servepath.errors import RegistryError
 from servepath.modelcar.registry.connection import Request

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self, TypeVar
+
+from msgspec.structs import replace
 
 from servepath.errors import InputError, RegistryError
 from servepath.modelcar.push.push_cache import PushCache, default_cache

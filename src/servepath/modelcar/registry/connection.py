@@ -15,13 +15,13 @@ import ssl
 import threading
 from base64 import b64encode
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
 from anyio import from_thread, to_thread
+from msgspec import Struct, field
 
 from servepath.errors import InputError
 from servepath.modelcar.content import CHUNK_BYTES
@@ -43,8 +43,7 @@ ANSWER_BYTES = MAX_MANIFEST_BYTES + 1
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request.
 
     Attributes:
@@ -66,8 +65,7 @@ class Request:
     on_moved: Callable[[int], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """An answer: where it came from, its status and headers, and its content unless that is read apart."""
 
     url: Url

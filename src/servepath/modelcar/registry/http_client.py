@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from servepath.modelcar.registry.connection import Connection
 from servepath.modelcar.registry.retry import TryAgainError
@@ -21,8 +23,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNCHANGING = frozenset({"GET", "HEAD"})
 
 
-@dataclass(frozen=True, slots=True)
-class OpenResponse:
+class OpenResponse(Struct, frozen=True):
     """An answer whose content is still to be read: `response` without it, and its chunks."""
 
     response: Response

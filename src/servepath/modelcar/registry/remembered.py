@@ -6,8 +6,9 @@ A no-change push then asks the base's registry for nothing, so it works with tha
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from servepath.modelcar.content import BytesContent, digest_of_bytes
 from servepath.modelcar.registry.reference import is_digest
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 _CONFIG_TYPES = frozenset({CONFIG, DOCKER_CONFIG})
 
 
-@dataclass(frozen=True, slots=True)
-class RememberedSource:
+class RememberedSource(Struct, frozen=True):
     """An `ImageSource` in front of another.
 
     Attributes:
@@ -56,8 +56,7 @@ class RememberedSource:
         return await self.source.read_range(descriptor, start, length)
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembering:
+class _Remembering(Struct, frozen=True):
     """A small content that is remembered when it has been read."""
 
     content: Content

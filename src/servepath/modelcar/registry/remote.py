@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import aclosing
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct
 
 from servepath.errors import RegistryError
 from servepath.modelcar.registry.retry import TryAgainError
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteBlob:
+class RemoteBlob(Struct, frozen=True):
     """A blob in a repository: a `Content`.
 
     Attributes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
+from msgspec import Struct
 
 from servepath.errors import RegistryError
 from servepath.modelcar.push.body import HASHED_BYTES, open_body
@@ -42,8 +42,7 @@ _FOUND = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT})
 _GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
+class _Begun(Struct, frozen=True):
     """An upload: its address, how much of it is there, and whether an earlier attempt began it."""
 
     location: Url
@@ -51,8 +50,7 @@ class _Begun:
     is_continued: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTarget:
+class UploadTarget(Struct, frozen=True):
     """Where a blob goes.
 
     Attributes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 _SAFE = "!$%&'()*+,/:;=?@[]~"
 """What stays as it is in a path and a query: what is reserved, and the sign of what is escaped already."""
@@ -15,8 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(Struct, frozen=True):
     """An address of HTTP.
 
     Attributes:

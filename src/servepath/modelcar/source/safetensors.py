@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
+
+from msgspec import Struct, field
 
 from servepath.errors import InputError
 
@@ -31,8 +32,7 @@ DTYPE_BITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One tensor: its name, type such as `BF16`, shape, and byte range in the data after the header."""
 
     name: str
@@ -47,8 +47,7 @@ class Tensor:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """A checked header: its length in bytes without the 8 before it, the tensors in the order of their data, notes."""
 
     header_bytes: int
