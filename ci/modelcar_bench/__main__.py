@@ -20,6 +20,7 @@ from servepath.cli.output import stderr_console
 from servepath.cli.running import run, run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+SHARDS = 4
 PAGE, PLOT = "modelcar-bench.md", "modelcar-bench.svg"
 
 
@@ -58,9 +59,10 @@ def bench(
         with tempfile.TemporaryDirectory(dir=cache, prefix="bench-") as folder:
             scratch = Path(folder)
             size_bytes = synthetic.write_model(scratch / "model", blocks)
+            synthetic.write_model(scratch / "shards", blocks, shards=SHARDS)
             with tarfile.open(fileobj=io.BytesIO(images.busybox().archive("base"))) as archive:
                 archive.extractall(scratch / "base", filter="data")
-            plan = Bench(scratch / "model", scratch / "base", scratch, rounds, seed)
+            plan = Bench(scratch / "model", scratch / "shards", scratch / "base", scratch, rounds, seed)
             for target in registry or Registry:
                 await experiment.measure_pushes(plan, tools, target, said)
             experiment.measure_directories(plan, said)

@@ -45,8 +45,10 @@ class Step(StrEnum):
     FIRST = "first push"
     AGAIN = "nothing changed"
     CHANGED = "generation_config.json changed"
+    SHARDS = "first push in shards"
     LAYOUT = "to a directory, in memory"
     WRITTEN = "to a directory, on the disk"
+    SHARDS_WRITTEN = "to a directory in shards, on the disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Bench:
 
     Attributes:
         model: the model's directory; its `generation_config.json` is changed.
+        shards: the directory of the same model, its weights in several files.
         base: OCI layout of the base image.
         work: a folder for scratch files, on the model's disk.
         rounds: how often each tool is run.
@@ -81,6 +84,7 @@ class Bench:
     """
 
     model: Path
+    shards: Path
     base: Path
     work: Path
     rounds: int
@@ -95,15 +99,15 @@ async def measure_pushes(bench: Bench, tools: Sequence[Tool], registry: Registry
         ClusterError: the registry did not start.
     """
     for number, tool in _order(bench, tools):
-        with tempfile.TemporaryDirectory(dir=bench.work) as home:
-            synthetic.set_temperature(bench.model, 0.7)
-            async with running(registry, Path(home)) as address:
-                for step in (Step.FIRST, Step.AGAIN, Step.CHANGED):
+        synthetic.set_temperature(bench.model, 0.7)
+        for model, steps in ((bench.model, (Step.FIRST, Step.AGAIN, Step.CHANGED)), (bench.shards, (Step.SHARDS,))):
+            async with _new_user(bench, registry) as (home, address):
+                for step in steps:
                     if step is Step.CHANGED:
-                        synthetic.set_temperature(bench.model, 0.8)
-                    with _scratch(Path(home)) as scratch:
-                        push = Push(bench.model, address, "bench/model", bench.base, scratch)
-                        said(Run(tool.name, registry, step, number, _measure(tool.command(push), Path(home))))
+                        synthetic.set_temperature(model, 0.8)
+                    with _scratch(home) as scratch:
+                        push = Push(model, address, "bench/model", bench.base, scratch)
+                        said(Run(tool.name, registry, step, number, _measure(tool.command(push), home)))
 
 
 def measure_directories(bench: Bench, said: Callable[[Run], None]) -> None:
@@ -114,23 +118,27 @@ def measure_directories(bench: Bench, said: Callable[[Run], None]) -> None:
     """
     program = str(Path(sys.executable).with_name("servepath"))
 
-    def servepath(scratch: Path) -> list[str]:
-        return [
-            program,
-            "modelcar",
-            f"--source={bench.model}",
-            f"--layout={scratch}/to",
-            f"--base-image=oci:{bench.base}",
-        ]
+    def servepath(model: Path, target: Path) -> list[str]:
+        base = f"--base-image=oci:{bench.base}"
+        return [program, "modelcar", f"--source={model}", f"--layout={target}", base]
 
-    def copy(scratch: Path) -> list[str]:
-        return ["cp", "-r", str(bench.model), f"{scratch}/to"]
+    def copy(model: Path, target: Path) -> list[str]:
+        return ["cp", "-r", str(model), str(target)]
 
-    for step in (Step.LAYOUT, Step.WRITTEN):
+    for step in (Step.LAYOUT, Step.WRITTEN, Step.SHARDS_WRITTEN):
+        model = bench.shards if step is Step.SHARDS_WRITTEN else bench.model
         for number, (name, command) in _order(bench, (("servepath", servepath), ("cp -r", copy))):
             with tempfile.TemporaryDirectory(dir=bench.work) as home, _scratch(Path(home)) as scratch:
-                whole = command(scratch) if step is Step.LAYOUT else [*_SYNCED, *command(scratch)]
+                whole = [*(() if step is Step.LAYOUT else _SYNCED), *command(model, scratch / "to")]
                 said(Run(name, "", step, number, _measure(whole, Path(home))))
+
+
+@asynccontextmanager
+async def _new_user(bench: Bench, registry: Registry) -> AsyncGenerator[tuple[Path, str]]:
+    """Give an empty home and the address of an empty registry."""
+    with tempfile.TemporaryDirectory(dir=bench.work) as home:
+        async with running(registry, Path(home)) as address:
+            yield Path(home), address
 
 
 @asynccontextmanager

@@ -146,5 +146,6 @@ _NOTES = (
     "  hashes them, as every registry must. docker-registry also writes them to the disk, which then decides.",
     "- The load average counts the runs themselves, about 2. What is over that was other work on the machine: wall",
     "  times are then longer and less even, and CPU times and the ratios within a round say more.",
+    "- In shards: the same tensors in four files. One file is one SHA-256, which no second core can help with.",
     "- In each round a tool has a new registry and an empty home; later pushes use what the first left there.",
 )

@@ -9,8 +9,10 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    _Named = tuple[str, list[int]]
 
 HIDDEN, INNER, KEYS, VOCABULARY, LAYERS = 896, 4864, 128, 151_936, 24
 _BF16_BYTES = 2
@@ -27,13 +29,14 @@ _SMALL_FILES = {
 GENERATION_CONFIG = "generation_config.json"
 
 
-def write_model(directory: Path, layers: int = LAYERS, vocabulary: int = VOCABULARY) -> int:
+def write_model(directory: Path, layers: int = LAYERS, vocabulary: int = VOCABULARY, shards: int = 1) -> int:
     """Write the model and return its size in bytes; the same bytes on every machine.
 
     Args:
         directory: where to; made if missing.
         layers: number of transformer blocks: 24 give the real model's 988 MB of weights.
         vocabulary: rows of the embedding.
+        shards: number of files that the weights are in, about as large as each other; several have an index.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = {
@@ -47,7 +50,13 @@ def write_model(directory: Path, layers: int = LAYERS, vocabulary: int = VOCABUL
     source = random.Random(42)  # noqa: S311 - the same bytes in each run are what is wanted
     for name, size_bytes in _SMALL_FILES.items():
         (directory / name).write_bytes(source.randbytes(size_bytes // 2).hex().encode())
-    _write_weights(directory / "model.safetensors", _tensors(layers, vocabulary), source)
+    parts = _parts(list(_tensors(layers, vocabulary)), shards)
+    names = [_name(number, len(parts)) for number in range(1, len(parts) + 1)]
+    if shards > 1:
+        weight_map = {tensor: name for name, part in zip(names, parts, strict=True) for tensor, _ in part}
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    for name, part in zip(names, parts, strict=True):
+        _write_weights(directory / name, part, source)
     return sum(path.stat().st_size for path in directory.iterdir())
 
 
@@ -56,11 +65,33 @@ def set_temperature(directory: Path, temperature: float) -> None:
     (directory / GENERATION_CONFIG).write_text(json.dumps({"do_sample": True, "temperature": temperature}))
 
 
-def _write_weights(path: Path, tensors: Iterator[tuple[str, list[int]]], source: random.Random) -> None:
+def _name(number: int, count: int) -> str:
+    return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
+
+
+def _parts(tensors: Sequence[_Named], count: int) -> list[list[_Named]]:
+    """Cut the tensors, in their order, into so many parts of about one size."""
+    left_bytes = sum(_size_bytes(shape) for _, shape in tensors)
+    parts: list[list[_Named]] = [[]]
+    part_bytes = 0
+    for name, shape in tensors:
+        if part_bytes and part_bytes + _size_bytes(shape) / 2 > left_bytes / (count - len(parts) + 1):
+            left_bytes, part_bytes = left_bytes - part_bytes, 0
+            parts.append([])
+        parts[-1].append((name, shape))
+        part_bytes += _size_bytes(shape)
+    return parts
+
+
+def _size_bytes(shape: list[int]) -> int:
+    return _BF16_BYTES * math.prod(shape)
+
+
+def _write_weights(path: Path, tensors: Sequence[_Named], source: random.Random) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in tensors:
-        size_bytes = _BF16_BYTES * math.prod(shape)
+        size_bytes = _size_bytes(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size_bytes]}
         offset += size_bytes
     text = json.dumps(header).encode()
@@ -71,7 +102,7 @@ def _write_weights(path: Path, tensors: Iterator[tuple[str, list[int]]], source:
             file.write(source.randbytes(min(_CHUNK_BYTES, offset - start)))
 
 
-def _tensors(layers: int, vocabulary: int) -> Iterator[tuple[str, list[int]]]:
+def _tensors(layers: int, vocabulary: int) -> Iterator[_Named]:
     yield "model.embed_tokens.weight", [vocabulary, HIDDEN]
     for layer in range(layers):
         prefix = f"model.layers.{layer}"

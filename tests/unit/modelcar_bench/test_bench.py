@@ -18,6 +18,7 @@ from ci.modelcar_bench.experiment import Run, Step
 from ci.modelcar_bench.measured import Cost
 from ci.modelcar_bench.sink import Sink
 from servepath.errors import CheckFailedError
+from servepath.modelcar.source.directory import open_source
 from tests.unit.served import served
 
 if TYPE_CHECKING:
@@ -117,6 +118,16 @@ def test_the_model_is_the_same_each_time_and_its_header_fits(tmp_path: Path) -> 
     header = json.loads(first[8 : 8 + length])
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     assert 8 + length + max(ends) == len(first)
+
+
+def test_shards_hold_the_same_tensors_in_files_of_about_one_size(tmp_path: Path) -> None:
+    synthetic.write_model(tmp_path / "one", layers=8, vocabulary=1000)
+    synthetic.write_model(tmp_path / "four", layers=8, vocabulary=1000, shards=4)
+    one, four = open_source(tmp_path / "one"), open_source(tmp_path / "four")
+    assert one.parameters == four.parameters
+    sizes = [(tmp_path / "four" / name).stat().st_size for name in four.files if name.endswith(".safetensors")]
+    assert len(sizes) == 4
+    assert max(sizes) < 1.5 * min(sizes)
 
 
 def cost(wall_s: float) -> Cost:
