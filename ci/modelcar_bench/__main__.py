@@ -14,7 +14,7 @@ import typer
 
 from ci.modelcar_bench import experiment, peers, results, synthetic
 from ci.modelcar_bench.experiment import Bench, Registry, Run
-from ci.node import images, packages
+from ci.node import images, oci_tools, packages
 from ci.node.layout import from_environment
 from servepath.cli.output import stderr_console
 from servepath.cli.running import run, run_app
@@ -40,7 +40,7 @@ def bench(
     async def work() -> None:
         console = stderr_console()
         cache = from_environment().cache
-        await packages.install()
+        await packages.install({**packages.NEEDED, **oci_tools.PACKAGES})
         tools = peers.tools(await peers.install(cache))
         runs: list[Run] = []
         loads: list[float] = []
