@@ -82,7 +82,28 @@ async def test_an_interrupted_release_is_failed_and_a_killed_one_pending_until_i
         await helm.install(reached, chart, "default", None, timeout_s=1)
     (stuck,) = (found for found in await helm.releases(reached) if found.name == "waiting")
     with pytest.raises(ClusterError, match="pending-upgrade") as caught:
-        helm.refuse_pending(reached, stuck)
+        helm.refuse_unfinished(reached, stuck)
     (await run(caught.value.next_command.split())).succeeded()
     assert await status(reached) == "deployed"
     (await run(helm_command(reached, "uninstall", "waiting", "-n", "default"))).succeeded()
+
+
+async def test_a_release_whose_uninstallation_was_killed_is_named_and_freed_by_uninstalling_it_again(
+    reached: Cluster, chart: ChartPin, plane: ControlPlane
+) -> None:
+    patch = ("-n", "default", "patch", "deployment", "waiting", "--type=merge", "--patch")
+    (await run(helm_command(reached, "install", "waiting", chart.chart, "--namespace=default"))).succeeded()
+    await plane.kubectl(*patch, '{"metadata": {"finalizers": ["servepath.dev/held"]}}')
+    leave = helm_command(reached, "uninstall", "waiting", "--namespace=default", "--wait")
+    async with await anyio.open_process(leave, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        await until(reached, "uninstalling")
+        killed.send_signal(signal.SIGKILL)
+        await killed.wait()
+    await plane.kubectl(*patch, '{"metadata": {"finalizers": null}}')
+    with pytest.raises(ClusterError, match="has no deployed releases"):
+        await helm.install(reached, chart, "default", None, timeout_s=1)
+    (stuck,) = (found for found in await helm.releases(reached) if found.name == "waiting")
+    with pytest.raises(ClusterError, match="default/waiting: it is uninstalling") as caught:
+        helm.refuse_unfinished(reached, stuck)
+    (await run(caught.value.next_command.split())).succeeded()
+    assert await status(reached) == ""

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from servepath.cluster.model import Cluster
     from servepath.platform.lock import ChartPin
 
+_UNINSTALLING = "uninstalling"
+_LISTED = ("--deployed", "--failed", "--pending", "--uninstalling")
+"""By name, because Helm 3 lists what is deployed and failed alone unless it is asked, and Helm 4 knows no `--all`
+(https://helm.sh/docs/helm/helm_list). What is left out has been uninstalled or superseded: nothing is in the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class HelmRelease:
@@ -25,7 +30,7 @@ class HelmRelease:
         name: its name.
         namespace: its namespace.
         chart: its chart, as `NAME-VERSION`.
-        status: `deployed`, `failed`, `pending-install`, …
+        status: `deployed`, `failed`, `pending-install`, `uninstalling`, …
     """
 
     name: str
@@ -34,9 +39,9 @@ class HelmRelease:
     status: str
 
     @property
-    def is_pending(self) -> bool:
-        """Whether helm is at work on it, or was killed at it: helm itself cannot tell, and touches it no more."""
-        return self.status.startswith("pending-")
+    def is_unfinished(self) -> bool:
+        """Whether helm is at work on it, or was killed at it: helm itself cannot tell, and upgrades it no more."""
+        return self.status.startswith("pending-") or self.status == _UNINSTALLING
 
     def is_of(self, pin: ChartPin) -> bool:
         """Whether a chart is what it is of, at whatever version."""
@@ -49,30 +54,29 @@ class HelmRelease:
 
 
 async def releases(cluster: Cluster) -> tuple[HelmRelease, ...]:
-    """Give the cluster's releases, those that are pending too.
+    """Give the cluster's releases, those that no helm has finished too.
 
     Raises:
         ClusterError: helm is missing, or the API server does not answer it.
     """
-    found = {}
-    # Helm 3 leaves out what is pending unless it is asked for, Helm 4 knows no `--all`; 0 is no limit to both.
-    for pending in ((), ("--pending",)):
-        command = ("list", "--all-namespaces", *pending, "--max=0", "--output=json")
-        for entry in json.loads((await helm(cluster, *command)).succeeded()):
-            release = HelmRelease(entry["name"], entry["namespace"], entry["chart"], entry["status"])
-            found[release.namespace, release.name] = release
-    return tuple(found.values())
+    command = ("list", "--all-namespaces", *_LISTED, "--max=0", "--output=json")  # 0 is no limit
+    entries = json.loads((await helm(cluster, *command)).succeeded())
+    return tuple(HelmRelease(entry["name"], entry["namespace"], entry["chart"], entry["status"]) for entry in entries)
 
 
-def refuse_pending(cluster: Cluster, release: HelmRelease) -> None:
+def refuse_unfinished(cluster: Cluster, release: HelmRelease) -> None:
     """Refuse a release that helm would refuse, with the command that puts an end to it.
 
+    An `uninstalling` one is uninstalled again: helm refuses that of `uninstalled` ones alone, and what is gone already
+    is no error to it (https://github.com/helm/helm/blob/v3.19.0/pkg/action/uninstall.go). To an upgrade it says no
+    more than that the release "has no deployed releases".
+
     Raises:
-        ClusterError: it is pending.
+        ClusterError: it is not finished.
     """
-    if not release.is_pending:
+    if not release.is_unfinished:
         return
-    undo = "uninstall" if release.status == "pending-install" else "rollback"
+    undo = "uninstall" if release.status in ("pending-install", _UNINSTALLING) else "rollback"
     raise ClusterError(
         f"it is {release.status}: another helm is at work on it, or was killed at it",
         where=f"the Helm release {release.namespace}/{release.name}",
@@ -85,11 +89,11 @@ def refuse_elsewhere(cluster: Cluster, pin: ChartPin, namespace: str, release: H
     """Refuse a chart's release of another namespace, which owns what ours would bring, unless it is at the version.
 
     Raises:
-        ClusterError: it is at another version, pending or failed.
+        ClusterError: it is at another version, not finished or failed.
     """
     if release.is_at(pin):
         return
-    refuse_pending(cluster, release)
+    refuse_unfinished(cluster, release)
     upgrade = ("upgrade", release.name, *_chart(pin), "-n", release.namespace, "--reuse-values", "--wait")
     raise ClusterError(
         f"{release.chart}, {release.status}, is another namespace's, and the chart cannot be installed twice",

@@ -119,7 +119,7 @@ async def _step(cluster: Cluster, part: Part, found: Sequence[HelmRelease]) -> S
     named = [release for release in found if release.name == chart.name]
     ours = next((release for release in named if release.namespace == part.namespace), None)
     if ours is not None:
-        helm.refuse_pending(cluster, ours)
+        helm.refuse_unfinished(cluster, ours)
         return Step(part, Action.KEEP if ours.is_at(chart) else Action.UPGRADE, f"{ours.chart}, {ours.status}")
     theirs = next((release for release in named if release.is_of(chart)), None)
     if not await _is_there(cluster, part):

@@ -171,7 +171,12 @@ async def test_a_failed_release_is_installed_again(tools: Tools) -> None:
 
 @pytest.mark.parametrize(
     ("status", "undo"),
-    [("pending-install", "uninstall"), ("pending-upgrade", "rollback"), ("pending-rollback", "rollback")],
+    [
+        ("pending-install", "uninstall"),
+        ("pending-upgrade", "rollback"),
+        ("pending-rollback", "rollback"),
+        ("uninstalling", "uninstall"),
+    ],
 )
 async def test_a_release_that_helm_was_killed_at_is_refused_with_what_frees_it(
     tools: Tools, status: str, undo: str
@@ -210,8 +215,8 @@ esac
 async def test_releases_are_read_with_flags_that_helm_3_and_4_know_and_in_every_state(tools: Tools) -> None:
     await plan(tools.cluster, LOCK, MANIFESTS)
     listed = [line.partition(" list ")[2].split() for line in tools.called("list")]
-    common = ["--all-namespaces", "--max=0", "--output=json"]
-    assert [sorted(flags) for flags in listed] == [common, sorted([*common, "--pending"])]
+    states = ["--deployed", "--failed", "--pending", "--uninstalling"]
+    assert [sorted(flags) for flags in listed] == [sorted(["--all-namespaces", "--max=0", "--output=json", *states])]
 
 
 async def test_what_somebody_else_has_in_another_namespace_is_left_alone_and_said(tools: Tools) -> None:
@@ -239,11 +244,14 @@ async def test_a_chart_of_another_namespace_at_another_version_is_not_installed_
     assert not [line for line in tools.called("upgrade") if "kserve-crd" in line]
 
 
-async def test_another_namespaces_pending_release_is_refused_with_what_frees_it_there(tools: Tools) -> None:
-    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.19.0", "pending-upgrade", namespace="models")])
-    with pytest.raises(ClusterError, match="pending-upgrade") as caught:
+@pytest.mark.parametrize(("status", "undo"), [("pending-upgrade", "rollback"), ("uninstalling", "uninstall")])
+async def test_another_namespaces_unfinished_release_is_refused_with_what_frees_it_there(
+    tools: Tools, status: str, undo: str
+) -> None:
+    tools.has(releases=[release("kserve-crd", "kserve-crd-v0.19.0", status, namespace="models")])
+    with pytest.raises(ClusterError, match=status) as caught:
         await plan(tools.cluster, LOCK, MANIFESTS)
-    assert caught.value.next_command.endswith(" rollback kserve-crd -n models")
+    assert caught.value.next_command.endswith(f" {undo} kserve-crd -n models")
 
 
 async def test_another_chart_under_the_same_name_in_another_namespace_is_none_of_ours(tools: Tools) -> None:
