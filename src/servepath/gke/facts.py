@@ -68,15 +68,20 @@ def _pool(pool: Any, locations: Sequence[str]) -> NodePool:
     config, scaling = pool.config, pool.autoscaling
     accelerator = config.accelerators[0] if config.accelerators else None
     zones = len(pool.locations or locations) or 1
-    per_cluster = scaling.total_max_node_count or scaling.max_node_count * zones
+    # A pool has limits of its own or limits per zone, never both: docs/how-to/cluster-autoscaler of GKE.
+    fewest = scaling.total_min_node_count or scaling.min_node_count * zones
+    most = scaling.total_max_node_count or scaling.max_node_count * zones
     return NodePool(
         name=pool.name,
         machine_type=config.machine_type,
         accelerator_type=accelerator.accelerator_type if accelerator else "",
         accelerators=int(accelerator.accelerator_count) if accelerator else 0,
         is_autoscaled=scaling.enabled,
-        max_nodes=per_cluster if scaling.enabled else 0,
-        is_spot=config.spot or config.preemptible,
+        min_nodes=fewest if scaling.enabled else 0,
+        max_nodes=most if scaling.enabled else 0,
+        is_spot=config.spot,
+        is_preemptible=config.preemptible,
+        labels=dict(config.labels),
         streams_images=config.gcfs_config.enabled,
         preloads_images=bool(config.secondary_boot_disks),
         disk_size_bytes=(config.disk_size_gb or config.boot_disk.size_gb) * 10**9,

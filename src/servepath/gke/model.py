@@ -110,8 +110,11 @@ class NodePool:
         accelerator_type: such as `nvidia-l4`, empty without one.
         accelerators: accelerators of one node.
         is_autoscaled: whether the cluster's autoscaler adds nodes.
-        max_nodes: the most nodes in all zones together; 0 where it is not autoscaled.
-        is_spot: whether its machines may be taken away at any time.
+        min_nodes: the fewest nodes in all zones together; 0 where it is not autoscaled.
+        max_nodes: the most, likewise.
+        is_spot: whether its machines are Spot VMs, which may be taken away at any time.
+        is_preemptible: whether they are of the older kind that ends after a day, to which Spot's label is not given.
+        labels: what its owner labels the nodes with.
         streams_images: whether Image streaming is on.
         preloads_images: whether secondary boot disks hold container images.
         disk_size_bytes: the boot disk, which holds the images.
@@ -125,8 +128,11 @@ class NodePool:
     accelerator_type: str = ""
     accelerators: int = 0
     is_autoscaled: bool = False
+    min_nodes: int = 0
     max_nodes: int = 0
     is_spot: bool = False
+    is_preemptible: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
     streams_images: bool = False
     preloads_images: bool = False
     disk_size_bytes: int = 0

@@ -68,6 +68,24 @@ async def test_a_federated_identity_reads_a_cluster(google: Google, options: Goo
     )
 
 
+@pytest.mark.parametrize(
+    ("scaling", "limits"),
+    [
+        ({"minNodeCount": 1, "maxNodeCount": 2}, (2, 4)),
+        ({"totalMinNodeCount": 1, "totalMaxNodeCount": 3}, (1, 3)),
+    ],
+    ids=["per zone", "of the pool"],
+)
+def test_the_limits_of_a_pool_are_those_of_all_its_zones(
+    target: GkeTarget, scaling: dict[str, int], limits: tuple[int, int]
+) -> None:
+    config = {"preemptible": True, "labels": {"team": "a"}}
+    pool = {"name": "x", "config": config, "autoscaling": {"enabled": True, **scaling}}
+    (read,) = facts_of(Cluster.from_json(json.dumps(CLUSTER | {"nodePools": [pool]})), target).pools
+    assert (read.min_nodes, read.max_nodes) == limits
+    assert (read.is_spot, read.is_preemptible, read.labels) == (False, True, {"team": "a"})
+
+
 async def test_a_federated_identity_needs_no_service_account(
     google: Google, options: GoogleOptions, target: GkeTarget, base_url: str, tmp_path: Path
 ) -> None:

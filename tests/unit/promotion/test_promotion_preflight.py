@@ -185,7 +185,7 @@ def test_a_pool_may_grow_up_to_its_end() -> None:
     full = placed(both, [], known=facts(L4))
     assert verdicts(full) == ["pass", "fail"]
     assert "node-pools update l4 --cluster models" in full[1].next_command
-    assert full[1].next_command.endswith("--enable-autoscaling --min-nodes 0 --max-nodes 2")
+    assert full[1].next_command.endswith("--enable-autoscaling --total-min-nodes 0 --total-max-nodes 2")
     assert verdicts(placed([deployment()], [node()], [pod_on("gpu-1")], known=facts(L4))) == ["fail"]
 
 
@@ -198,7 +198,7 @@ def test_a_pool_may_grow_up_to_its_end() -> None:
         ),
         ((NodePool(name="cpu", is_autoscaled=True, max_nodes=9),), "node-pools create gpu"),
         ((replace(L4, is_autoscaled=False, max_nodes=0),), "node-pools update l4 --cluster models"),
-        ((replace(L4, taints=("team=a:NoSchedule",)),), "node-pools update l4"),
+        ((replace(L4, taints=("team=a:NoSchedule",)),), "node-pools create gpu"),
     ],
     ids=["no pool", "no GPU", "not autoscaled", "taint"],
 )
@@ -206,6 +206,74 @@ def test_a_pool_that_does_not_help(pools: tuple[NodePool, ...], fix: str) -> Non
     (result,) = placed([deployment()], [], known=facts(*pools))
     assert result.verdict is Verdict.FAIL
     assert fix in result.next_command
+
+
+NAMED_L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+SPOTTED = {"cloud.google.com/gke-spot": "true"}
+FULL = replace(L4, max_nodes=0)
+"""A pool that suits and may not grow."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pool", "options"),
+    [
+        (SPOTTED, FULL, " --spot"),
+        (SPOTTED, replace(FULL, is_preemptible=True), " --spot"),
+        (NAMED_L4, replace(FULL, accelerator_type="nvidia-tesla-t4"), " --accelerator type=nvidia-l4,count=1,"),
+        ({"team": "a"}, replace(FULL, labels={"team": "b"}), " --node-labels=team=a"),
+        ({}, replace(FULL, name="gpu", taints=("team=a:NoSchedule",)), " node-pools create gpu-2 "),
+        ({"cloud.google.com/gke-nodepool": "ours"}, FULL, " node-pools create ours "),
+    ],
+    ids=["no Spot", "preemptible is not Spot", "another GPU", "another label", "its name is taken", "a named pool"],
+)
+def test_a_pool_that_the_pod_may_not_run_in_is_not_told_to_grow(
+    wanted: dict[str, str], pool: NodePool, options: str
+) -> None:
+    (result,) = placed([deployment(nodeSelector=wanted)], [], known=facts(pool))
+    assert result.verdict is Verdict.FAIL
+    assert result.next_command.startswith("gcloud container node-pools create ")
+    assert options in result.next_command
+    labels = {**pool.labels, "team": "a"}
+    suited = replace(pool, name="ours", accelerator_type="nvidia-l4", is_spot=True, labels=labels, taints=L4.taints)
+    (grows,) = placed([deployment(nodeSelector=wanted)], [], known=facts(pool, suited))
+    assert grows.next_command.startswith("gcloud container node-pools update ours ")
+
+
+def test_limits_are_those_of_the_pool_and_enough_for_all_that_lack_a_node() -> None:
+    three = [deployment(f"p{index}") for index in range(3)]
+    pool = replace(L4, min_nodes=1)
+    results = placed(three, [node()], [pod_on("gpu-1")], known=facts(pool))
+    assert {one.next_command.partition(" --enable-autoscaling ")[2] for one in results} == {
+        "--total-min-nodes 1 --total-max-nodes 4"
+    }
+    made = placed(three, [], known=facts())
+    assert {one.next_command.partition("--num-nodes 0 ")[2].partition(" --disk")[0] for one in made} == {
+        "--total-min-nodes 0 --total-max-nodes 3"
+    }
+    assert not [one for one in (*results, *made) if re.search(r"--(min|max)-nodes", one.next_command)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "machine"),
+    [
+        (2, {}, "type=nvidia-l4,count=2,gpu-driver-version=latest --machine-type g2-standard-24 "),
+        (3, {}, "type=nvidia-l4,count=4,gpu-driver-version=latest --machine-type g2-standard-48 "),
+        (1, {"cloud.google.com/gke-accelerator": "nvidia-a100-80gb"}, "--machine-type a2-ultragpu-1g "),
+        (0, {}, "node-pools create cpu --cluster models --project acme-models --location europe-west4 --machine-type"),
+    ],
+    ids=["two GPUs", "three GPUs", "A100", "no GPU"],
+)
+def test_the_machine_of_a_pool_that_is_to_be_made(gpus: int, wanted: dict[str, str], machine: str) -> None:
+    pod = deployment(gpus=gpus, nodeSelector=wanted, tolerations=[TOLERATES] if gpus else [])
+    (result,) = placed([pod], [], known=facts(FULL))
+    assert machine in result.next_command
+
+
+def test_the_machine_of_a_gpu_that_is_sold_in_some_ways_alone_is_for_a_person_to_choose() -> None:
+    wanted = {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
+    (result,) = placed([deployment(nodeSelector=wanted)], [], known=facts(FULL))
+    assert result.next_command.startswith("gcloud compute machine-types list --project acme-models --filter=")
+    assert "guestAcceleratorType=nvidia-h100-80gb" in result.next_command
 
 
 def test_google_makes_a_node_only_of_a_gpu_that_is_named() -> None:
@@ -232,12 +300,12 @@ PRELOADED = {
         (
             PRELOADED,
             {"preloads_images": True},
-            f"node-pools create l4-preloaded .* --secondary-boot-disk={DISK}",
+            f"node-pools create gpu .* --secondary-boot-disk={DISK}",
         ),
         (
             STREAMED | PRELOADED | {"cloud.google.com/gke-spot": "true"},
             {"streams_images": True, "preloads_images": True, "is_spot": True},
-            f"node-pools create l4-preloaded .* --enable-image-streaming --spot --secondary-boot-disk={DISK}",
+            f"node-pools create gpu .* --enable-image-streaming --spot --secondary-boot-disk={DISK}",
         ),
     ],
     ids=["Image streaming", "secondary boot disk", "all at once"],
@@ -256,7 +324,7 @@ def test_the_pool_that_suits_is_the_one_to_enlarge() -> None:
     streams = replace(L4, name="streams", streams_images=True, max_nodes=0)
     (full,) = placed([deployment(nodeSelector=STREAMED)], [], known=facts(L4, streams))
     assert full.next_command.startswith("gcloud container node-pools update streams ")
-    assert full.next_command.endswith("--max-nodes 1")
+    assert full.next_command.endswith("--total-max-nodes 1")
 
 
 def disk(
@@ -266,7 +334,7 @@ def disk(
     objects: list[dict[str, Any]] | None = None,
 ) -> CheckResult:
     needs = needs_of(objects or [deployment()])
-    return check_disk(needs, nodes, rooms_of(nodes, [], needs), image_bytes, kubectl=KUBECTL, facts=known)
+    return check_disk(needs, nodes, image_bytes, kubectl=KUBECTL, facts=known)
 
 
 def test_the_disk_must_hold_the_images_twice() -> None:

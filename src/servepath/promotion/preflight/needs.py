@@ -96,6 +96,16 @@ def is_put_away(obj: Mapping[str, Any]) -> bool:
     return obj["kind"] == "InferenceService" and is_stopped(obj, ServingPath.KSERVE)
 
 
+def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    """Tell whether a toleration of a pod is one of a node's taint."""
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    asked = (toleration.get("key"), toleration.get("value") or "")
+    return asked == (taint["key"], taint.get("value") or "")
+
+
 def quantity(text: Any) -> Decimal:
     """Read a Kubernetes quantity, nothing as 0."""
     return parse_quantity(str(text)) or Decimal(0) if text is not None else Decimal(0)

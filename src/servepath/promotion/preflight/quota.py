@@ -101,7 +101,7 @@ def check_regional_quota(
 def metric_of(pool: NodePool) -> str:
     """Give the name of a GPU's quota: `nvidia-l4` counts as NVIDIA_L4_GPUS, on Spot as PREEMPTIBLE_NVIDIA_L4_GPUS."""
     model = pool.accelerator_type.removeprefix("nvidia-").removeprefix("tesla-").replace("-", "_").upper()
-    return f"{'PREEMPTIBLE_' if pool.is_spot else ''}NVIDIA_{model}_GPUS"
+    return f"{'PREEMPTIBLE_' if pool.is_spot or pool.is_preemptible else ''}NVIDIA_{model}_GPUS"
 
 
 def _regional(metric: str, count: int, quotas: Mapping[str, Quota], facts: GkeFacts) -> CheckResult:

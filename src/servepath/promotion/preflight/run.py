@@ -178,8 +178,8 @@ async def _nodes(subject: _Subject) -> Found:
     except ClusterError:
         pods = []
     rooms = rooms_of(nodes, pods, subject.needs)
-    placed, growing = check_nodes(subject.needs, rooms_of(nodes, pods, subject.needs), subject.kubectl, facts)
-    disk = check_disk(subject.needs, nodes, rooms, subject.image_bytes, kubectl=subject.kubectl, facts=facts)
+    placed, growing = check_nodes(subject.needs, rooms, subject.kubectl, facts)
+    disk = check_disk(subject.needs, nodes, subject.image_bytes, kubectl=subject.kubectl, facts=facts)
     registry = await _registry(subject, nodes, facts, repository)
     results = (*placed, disk, registry)
     if subject.gke is None or not growing:
