@@ -18,7 +18,7 @@ from servepath.promotion.model import PromotionRequest
 from servepath.promotion.plan import make_plan
 from servepath.promotion.preflight.capacity import check_disk, check_nodes, rooms_of
 from servepath.promotion.preflight.needs import Needs, needs_of
-from servepath.promotion.preflight.probe import judge_pull
+from servepath.promotion.preflight.probe import judge_pull, probe_registry
 from servepath.promotion.preflight.quota import check_regional_quota, check_resource_quotas, metric_of
 from servepath.promotion.preflight.registry import check_registry
 from servepath.promotion.preflight.results import missing, missing_of, refuse_missing, there, untold
@@ -448,6 +448,14 @@ PLACE = ArtifactRepository("europe-west4-docker.pkg.dev", "acme-models/models", 
 
 
 AR_IMAGE = f"{PLACE.registry}/acme-models/models/smol"
+NEEDS = needs_of([deployment()])
+SHUT = ("https://www.googleapis.com/auth/logging.write",)
+
+
+def puller(pulled: str, **changed: Any) -> dict[str, Any]:
+    """A node that has pulled an image."""
+    seen = node(**changed)
+    return {**seen, "status": {**seen["status"], "images": [{"names": [pulled], "sizeBytes": 1}]}}
 
 
 @pytest.mark.parametrize(
@@ -470,22 +478,49 @@ AR_IMAGE = f"{PLACE.registry}/acme-models/models/smol"
 def test_a_node_that_has_pulled_from_the_same_repository_is_proof(
     image: str, pulled: str, place: ArtifactRepository | None, verdict: Verdict
 ) -> None:
-    seen = node(status={"images": [{"names": [pulled], "sizeBytes": 1}]})
-    assert check_registry(image, [node("cpu-1"), seen], facts(L4), place).verdict is verdict
+    assert check_registry(image, NEEDS, [node("empty"), puller(pulled)], facts(L4), place).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gpus": 0},
+        {"metadata": {"labels": {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}}},
+        {"spec": {"taints": [{"key": "team", "value": "a", "effect": "NoSchedule"}]}},
+        {"spec": {"unschedulable": True}},
+    ],
+    ids=["no GPU", "another GPU", "taint", "cordoned"],
+)
+def test_a_pull_by_a_node_that_the_pods_may_not_run_on_is_no_proof(changed: dict[str, Any]) -> None:
+    image, pulled = "ghcr.io/acme/smol", "ghcr.io/acme/smol@sha256:1"
+    needs = needs_of([deployment(nodeSelector=NAMED_L4), deployment("other", gpus=0)])
+    ours = puller(pulled, metadata={"labels": NAMED_L4})
+    assert check_registry(image, needs, [puller(pulled, **changed)]).verdict is Verdict.SKIP
+    told = check_registry(image, needs, [puller(pulled, **changed), ours])
+    assert (told.verdict, told.seen) == (Verdict.PASS, "node gpu-1 pulled from it")
+
+
+def test_only_the_pools_that_the_pods_may_run_in_are_asked_for_their_rights() -> None:
+    shut = replace(L4, name="other", accelerator_type="nvidia-tesla-t4", oauth_scopes=SHUT)
+    needs = needs_of([deployment(nodeSelector=NAMED_L4)])
+    assert check_registry(AR_IMAGE, needs, [], facts(shut, L4), PLACE).verdict is Verdict.SKIP
+    told = check_registry(AR_IMAGE, needs, [], facts(shut, replace(L4, oauth_scopes=SHUT)), PLACE)
+    assert told.seen == "the nodes of pool l4 have no scope to read images"
+    assert " --accelerator type=nvidia-l4,count=1," in told.next_command
 
 
 def test_only_the_repository_that_the_image_is_in_counts() -> None:
-    shut = replace(L4, oauth_scopes=("https://www.googleapis.com/auth/logging.write",))
-    assert check_registry("ghcr.io/acme/smol", [], facts(shut), PLACE).verdict is Verdict.SKIP
+    shut = replace(L4, oauth_scopes=SHUT)
+    assert check_registry("ghcr.io/acme/smol", NEEDS, [], facts(shut), PLACE).verdict is Verdict.SKIP
 
 
 def test_the_rights_of_gkes_nodes() -> None:
-    shut = replace(L4, oauth_scopes=("https://www.googleapis.com/auth/logging.write",))
-    result = check_registry(AR_IMAGE, [], facts(shut), PLACE)
+    shut = replace(L4, oauth_scopes=SHUT)
+    result = check_registry(AR_IMAGE, NEEDS, [], facts(shut), PLACE)
     assert result.verdict is Verdict.FAIL
     assert "--scopes=gke-default" in result.next_command
     reads = replace(shut, oauth_scopes=("https://www.googleapis.com/auth/devstorage.read_only",), service_account="n@x")
-    unknown = check_registry(AR_IMAGE, [], facts(reads), PLACE)
+    unknown = check_registry(AR_IMAGE, NEEDS, [], facts(reads), PLACE)
     assert unknown.verdict is Verdict.SKIP
     assert unknown.next_command.endswith("--role=roles/artifactregistry.reader --member=serviceAccount:n@x")
 
@@ -520,6 +555,31 @@ def test_what_a_node_says_of_a_pull_of_nothing(said: str, verdict: Verdict, seen
     assert result.verdict is verdict
     assert seen in result.seen
     assert bool(result.next_command) is (verdict is Verdict.FAIL)
+
+
+@pytest.mark.anyio
+async def test_the_pod_that_asks_the_registry_is_held_to_the_nodes_that_the_workload_may_run_on(
+    client: AsyncClient, world: World
+) -> None:
+    specs: list[Any] = []
+
+    def kubelet(world: World) -> None:
+        for (plural, _, _), pod in world.objects.items():
+            if plural == "pods" and "status" not in pod:
+                specs.append(pod["spec"])
+                pod["spec"] = {**pod["spec"], "nodeName": "gpu-1"}
+                waiting = {"reason": "ErrImagePull", "message": f"{PULL}r.test/x@sha256:0: not found"}
+                told = {"name": "pull", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+                pod["status"] = {"containerStatuses": [{**told, "state": {"waiting": waiting}}]}
+
+    world.reconcile = kubelet
+    nobody = await probe_registry(client, "demo", "r.test/x", KUBECTL, nodes=())
+    assert (nobody.verdict, specs) == (Verdict.SKIP, [])
+    told = await probe_registry(client, "demo", "r.test/x", KUBECTL, nodes=("gpu-1", "gpu-2"))
+    assert (told.verdict, told.seen) == (Verdict.PASS, "node gpu-1 was answered by it")
+    terms = specs[0]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [term["matchFields"][0]["values"] for term in terms] == [["gpu-1"], ["gpu-2"]]
+    assert not world.seen("pods"), "it is deleted again"
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:

@@ -2,6 +2,9 @@
 
 The digest is of nothing, so that not one byte of an image is pulled: "not found" can only be said by the registry
 itself, to who may read the repository. Starting a pod changes the cluster, so this is for a promotion that acts.
+
+The pod takes no GPU, so that it starts where all are taken, but it is held to the nodes that the workload may be
+scheduled to: what another one reaches proves nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from servepath.promotion.preflight.registry import NAME
 from servepath.promotion.preflight.results import missing, there, untold
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightkube import AsyncClient
 
     from servepath.cluster.objects import Json
@@ -33,8 +38,14 @@ _NOT_FOUND = re.compile(r"not found|manifest unknown|NAME_UNKNOWN", re.IGNORECAS
 _DENIED = re.compile(r"\b40[13]\b|denied|unauthorized|forbidden", re.IGNORECASE)
 
 
-async def probe_registry(
-    client: AsyncClient, namespace: str, repository: str, kubectl: str, *, timeout_s: float = 120.0
+async def probe_registry(  # noqa: PLR0913
+    client: AsyncClient,
+    namespace: str,
+    repository: str,
+    kubectl: str,
+    *,
+    nodes: Sequence[str],
+    timeout_s: float = 120.0,
 ) -> CheckResult:
     """Let a node ask the registry, by a pod that never starts and is deleted again.
 
@@ -43,14 +54,17 @@ async def probe_registry(
         namespace: a namespace that exists.
         repository: `host[:port]/repository`, without digest.
         kubectl: kubectl with its kubeconfig, as the command that shows more begins.
+        nodes: the names of the nodes that may be asked.
         timeout_s: how long a node may take to answer, in seconds.
     """
     name = f"servepath-pull-{uuid.uuid4().hex[:8]}"
     expected = f"a node that pulls from {repository.partition('/')[0]}"
     show = f"{kubectl} -n {namespace} get events --field-selector reason=Failed"
+    if not nodes:
+        return untold(NAME, expected, "there is no node yet that the pods may run on", f"{kubectl} get nodes")
     try:
         with errors_of(f"Pod {namespace}/{name}"):
-            await client.create(from_dict(_pod(namespace, name, f"{repository}@{NOTHING}")))
+            await client.create(from_dict(_pod(namespace, name, f"{repository}@{NOTHING}", nodes)))
         try:
             node, said = await until(
                 client, "Pod", namespace, name, _answer, timeout_s=timeout_s, expected="an answer to a pull"
@@ -83,7 +97,11 @@ def _answer(pod: Json | None) -> tuple[str, str] | None:
     return None
 
 
-def _pod(namespace: str, name: str, image: str) -> dict[str, Any]:
+def _pod(namespace: str, name: str, image: str, nodes: Sequence[str]) -> dict[str, Any]:
+    # The scheduler ORs the terms, and takes one name in each. It is asked for a place like any other pod: a node that
+    # went meanwhile, or that has no room, is not taken.
+    named = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": named}}
     container = {
         "name": "pull",
         "image": image,
@@ -96,6 +114,8 @@ def _pod(namespace: str, name: str, image: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OWNER}},
         "spec": {
             "containers": [container],
+            "affinity": {"nodeAffinity": required},
+            "tolerations": [{"operator": "Exists"}],
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
             "activeDeadlineSeconds": 300,

@@ -28,7 +28,7 @@ from servepath.gke.apis import read_quotas
 from servepath.gke.connect import lasting
 from servepath.platform import checking
 from servepath.promotion.preflight.access import accesses, check_access
-from servepath.promotion.preflight.capacity import check_disk, check_nodes, rooms_of
+from servepath.promotion.preflight.capacity import check_disk, check_nodes, may_run, rooms_of
 from servepath.promotion.preflight.needs import Needs, needs_of
 from servepath.promotion.preflight.probe import probe_registry
 from servepath.promotion.preflight.quota import check_regional_quota, check_resource_quotas
@@ -195,10 +195,11 @@ async def _registry(
     subject: _Subject, nodes: Sequence[Json], facts: GkeFacts | None, repository: ArtifactRepository | None
 ) -> CheckResult:
     image = subject.spec.modelcar_reference.partition("@")[0]
-    told = check_registry(image, nodes, facts, repository)
+    told = check_registry(image, subject.needs, nodes, facts, repository)
     if told.verdict is not Verdict.SKIP or not subject.may_start_a_pod:
         return told
-    return await probe_registry(subject.client, subject.spec.namespace, image, subject.kubectl)
+    suited = [node["metadata"]["name"] for node in nodes if any(may_run(node, pod) for pod in subject.needs.pods)]
+    return await probe_registry(subject.client, subject.spec.namespace, image, subject.kubectl, nodes=suited)
 
 
 async def _quotas(subject: _Subject) -> Found:
