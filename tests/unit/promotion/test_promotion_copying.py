@@ -59,6 +59,23 @@ async def test_the_plan_says_what_is_to_be_sent_and_sends_nothing(
     assert again.missing_bytes == 0
 
 
+@pytest.mark.parametrize("denied_by", ["the registry", "its token service"])
+async def test_a_repository_that_may_not_be_read_before_it_is_there_is_made_by_the_copy(
+    modelcar: Modelcar, faults: Faults, repository: str, options: RegistryOptions, denied_by: str
+) -> None:
+    def deny(times: int) -> list[Rule]:
+        if denied_by == "the registry":
+            return [Rule("HEAD", f"/{repository}/blobs/", times, status=403)]
+        return [Rule("GET", r"/token\?.*pull(&|$)", times, status=403)]
+
+    faults.token, faults.rules = ("t" if denied_by == "its token service" else ""), deny(99)
+    plan = await plan_copy(modelcar.reference, faults.host, repository, options)
+    assert plan.missing_bytes == plan.size_bytes
+    faults.rules = deny(1)
+    copied = await copy_modelcar(modelcar.reference, faults.host, repository, options)
+    assert all(check.verdict is Verdict.PASS for check in copied.checks)
+
+
 async def test_the_digest_stays_and_signature_and_attestations_come_along(
     modelcar: Modelcar,
     registry: str,

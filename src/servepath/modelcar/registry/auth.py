@@ -29,6 +29,10 @@ _TOKEN = re.compile(r"[!-~]+")
 _FORM = "application/x-www-form-urlencoded"
 
 
+class TokenDeniedError(RegistryError):
+    """A token service gives no token for what was asked."""
+
+
 class RegistryAuth:
     """Answers a registry's challenge; credentials go to that registry and to its token service only.
 
@@ -132,7 +136,7 @@ class RegistryAuth:
             answer = {}
         token = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
         if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
-            raise RegistryError(
+            raise TokenDeniedError(
                 f"the token service answered {response.status} without a token",
                 where=str(replace(response.url, query="")),
                 expected="credentials with the right to this repository",

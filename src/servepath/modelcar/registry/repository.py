@@ -10,6 +10,7 @@ from anyio import to_thread
 from servepath.errors import RegistryError
 from servepath.modelcar.content import PiecedContent, digest_of_bytes
 from servepath.modelcar.push.fingerprint import fingerprint_of
+from servepath.modelcar.registry.auth import TokenDeniedError
 from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.reference import check_repository, is_digest, repository_of
 from servepath.modelcar.registry.remote import RemoteBlob, wrong_digest
@@ -24,13 +25,15 @@ from servepath.modelcar.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from servepath.modelcar.content import Content
     from servepath.modelcar.registry.client import Registry
+    from servepath.modelcar.registry.connection import Response
     from servepath.modelcar.registry.url import Url
     from servepath.modelcar.store import WrittenBlob
 
+_DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 MOUNT_TRIES = 3
 """So many repositories are asked for a blob: a question that is answered no costs two requests."""
 
@@ -48,6 +51,18 @@ class Repository:
     def path(self, kind: str, reference: str) -> str:
         """Return the path of a blob or manifest."""
         return f"/v2/{self.name}/{kind}/{reference}"
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Response | None:
+        """Give what the registry answers to a reading; None where it is denied, by its token service or by itself.
+
+        Raises:
+            RegistryError: the registry does not answer.
+        """
+        try:
+            response = await self.registry.request(method, path, headers=headers)
+        except TokenDeniedError:
+            return None
+        return None if response.status in _DENIED else response
 
     async def read_manifest(self, reference: str) -> Document:
         """Read a manifest or index by digest or tag.
@@ -87,13 +102,16 @@ class Repository:
         return await self.registry.retried(f"reading {self}@{descriptor.digest}", attempt)
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
-        """Tell whether the repository has the blob.
+        """Tell whether the repository has the blob, as far as may be seen.
+
+        Who may not read a repository may be about to make it by a push, which says itself what it is refused for.
 
         Raises:
-            RegistryError: the registry refuses, or has a blob of another size under this digest.
+            RegistryError: the registry fails, or has a blob of another size under this digest.
         """
-        path = self.path("blobs", descriptor.digest)
-        response = await self.registry.request("HEAD", path)
+        response = await self.ask("HEAD", self.path("blobs", descriptor.digest))
+        if response is None:
+            return False
         if self.registry.expect(response, "looking for a blob", {200, 404}).status != HTTPStatus.OK:
             return False
         length = response.headers.get("Content-Length")

@@ -73,6 +73,11 @@ class RetryPolicy:
                 await anyio.sleep(wait_s)
 
 
+def is_unanswered(error: Exception) -> bool:
+    """Tell whether an error is that no attempt was answered, rather than that one was refused."""
+    return isinstance(error.__cause__, TryAgainError)
+
+
 def retry_after_s(header: str) -> float | None:
     """Return the seconds that a Retry-After header asks for, None without a usable header."""
     text = header.strip()
