@@ -69,14 +69,14 @@ def without_secrets(results: Sequence[CheckResult], secrets: Sequence[str]) -> t
 
 
 def check_line(result: CheckResult) -> Text:
-    """One check as one line, with what to do next when it failed."""
+    """One check as one line, with what to do next when it failed, or could not be told and there is something to do."""
     mark, style = MARKS[result.verdict]
     line = Text.assemble((f"{mark:>4} ", style), f"{result.subject:<8}{result.name:<34}{result.duration_s:6.2f} s  ")
     line.append(printable(result.seen), style="dim")
     if result.verdict is Verdict.FAIL:
         line.append(f"\n       expected {result.expected}")
-        if result.next_command:
-            line.append(f"\n       next: {result.next_command}")
+    if result.verdict is not Verdict.PASS and result.next_command:
+        line.append(f"\n       next: {result.next_command}")
     return line
 
 

@@ -58,7 +58,11 @@ def preflight_command(
     context: Context = "",
     *,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Let a pod try whether the nodes reach the registry; it is deleted again.")
+        bool,
+        typer.Option(
+            "--probe",
+            help="Let a pod try whether the nodes reach the registry, and begin a push; both are undone again.",
+        ),
     ] = False,
     allow_key_file: AllowKeyFile = False,
     as_json: AsJson = False,
@@ -98,7 +102,15 @@ def preflight_command(
             size_bytes = await image_bytes((spec.modelcar_reference, spec.engine_image), options)
             if session is not None and session.repository:
                 spec = replace(spec, modelcar_reference=session.repository.reference(name, modelcar))
-            return await preflight(cluster, spec, paths, image_bytes=size_bytes, gke=session, may_start_a_pod=probe)
+            return await preflight(
+                cluster,
+                spec,
+                paths,
+                image_bytes=size_bytes,
+                gke=session,
+                registries=options,
+                may_start_a_pod=probe,
+            )
 
     results = run(work)
     show_checks(results, as_json=as_json)

@@ -33,7 +33,7 @@ from servepath.cli.options import (
     ProfileName,
     Registry,
 )
-from servepath.cli.output import print_outcome, stderr_console
+from servepath.cli.output import check_line, print_outcome, stderr_console
 from servepath.cli.plan import (
     Blocks,
     BudgetS,
@@ -52,6 +52,7 @@ from servepath.cli.running import run
 from servepath.cli.serving import API_KEY
 from servepath.e2e import exit_code_of
 from servepath.errors import UsageError
+from servepath.evidence import Verdict
 from servepath.gke.connect import lasting
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.platform import lock
@@ -335,9 +336,24 @@ def rollback_command(
 async def preflight_of(
     opened: Opened, path: ServingPath, source: str, spec: ServingSpec, *, apply: bool
 ) -> tuple[CheckResult, ...]:
-    """Look for what the cluster lacks for this spec; only a promotion that acts lets a pod ask the registry."""
+    """Look for what the cluster lacks for this spec; only a promotion that acts tries the registry.
+
+    What cannot be told, though there is something to do about it, refuses nothing, and is said at once.
+    """
     size_bytes = await image_bytes((source, spec.engine_image), opened.registries)
-    return await preflight(opened.cluster, spec, (path,), image_bytes=size_bytes, gke=opened.gke, may_start_a_pod=apply)
+    results = await preflight(
+        opened.cluster,
+        spec,
+        (path,),
+        image_bytes=size_bytes,
+        gke=opened.gke,
+        registries=opened.registries,
+        may_start_a_pod=apply,
+    )
+    for result in results:
+        if result.verdict is Verdict.SKIP and result.next_command:
+            stderr_console().print(check_line(result), soft_wrap=True, highlight=False)
+    return results
 
 
 def steps_of(text: str) -> tuple[int, ...]:

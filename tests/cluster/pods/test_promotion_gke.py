@@ -91,9 +91,13 @@ async def test_a_promotion_to_gke(
             assert place is not None
             cluster = await connect(session.cluster.kubeconfig, place.registry, session.cluster.gateway_class)
 
+            registries = RegistryOptions(credentials={place.registry: session.registry_credentials})
+
             async def look(spec: ServingSpec) -> tuple[CheckResult, ...]:
                 await promoter.take_back("first")
-                found = await preflight(cluster, spec, (ServingPath.KSERVE,), gke=session, may_start_a_pod=True)
+                found = await preflight(
+                    cluster, spec, (ServingPath.KSERVE,), gke=session, registries=registries, may_start_a_pod=True
+                )
                 told.update({check.name: check for check in found})
                 return found
 
@@ -109,7 +113,7 @@ async def test_a_promotion_to_gke(
                 gate=GATE,
                 canary=None,
                 api_key="key-of-the-promotion",
-                registries=RegistryOptions(credentials={place.registry: session.registry_credentials}),
+                registries=registries,
                 lease=QUICK,
                 preflight=look,
             )

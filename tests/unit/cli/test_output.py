@@ -43,14 +43,19 @@ def test_json_of_an_endpoint_has_every_field_but_the_key() -> None:
     assert KEY not in repr(ENDPOINT)
 
 
-def test_a_failed_check_says_what_was_expected_and_what_to_type() -> None:
+def test_a_check_that_did_not_pass_says_what_was_expected_and_what_to_type() -> None:
     failed = CheckResult("health", "raw", Verdict.FAIL, "200", "503", 0.1, "kubectl logs x")
     line = check_line(failed).plain
     assert "FAIL" in line
     assert "expected 200" in line
     assert "next: kubectl logs x" in line
-    passed = CheckResult("health", "raw", Verdict.PASS, "200", "200", 0.1, "")
+    untold = CheckResult("push", "cluster", Verdict.SKIP, "the right", "not known yet", 0.1, "docker login x")
+    line = check_line(untold).plain
+    assert "skip" in line
+    assert line.endswith("not known yet\n       next: docker login x")
+    passed = CheckResult("health", "raw", Verdict.PASS, "200", "200", 0.1, "kubectl logs x")
     assert "expected" not in check_line(passed).plain
+    assert "next" not in check_line(passed).plain
 
 
 def test_a_log_gets_a_line_at_the_start_and_one_at_the_end_of_a_stage() -> None:

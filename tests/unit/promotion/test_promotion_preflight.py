@@ -551,7 +551,7 @@ PULL = 'failed to pull and unpack image "r.test/x@sha256:0": failed to resolve r
     ],
 )
 def test_what_a_node_says_of_a_pull_of_nothing(said: str, verdict: Verdict, seen: str) -> None:
-    result = judge_pull("n", PULL + said, "a node that pulls", "kubectl get events")
+    result = judge_pull("n", PULL + said, "a node that pulls", "kubectl get events", "kubectl create secret")
     assert result.verdict is verdict
     assert seen in result.seen
     assert bool(result.next_command) is (verdict is Verdict.FAIL)

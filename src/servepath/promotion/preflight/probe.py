@@ -21,6 +21,8 @@ from servepath.cluster.client import errors_of
 from servepath.cluster.objects import MANAGED_BY, OWNER
 from servepath.cluster.wait import until
 from servepath.errors import ClusterError
+from servepath.modelcar.registry.permission import NOTHING
+from servepath.modelcar.registry.reference import is_hub
 from servepath.promotion.preflight.registry import NAME
 from servepath.promotion.preflight.results import missing, there, untold
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from servepath.cluster.objects import Json
     from servepath.evidence import CheckResult
 
-NOTHING = "sha256:" + "0" * 64
 _PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _NOT_FOUND = re.compile(r"not found|manifest unknown|NAME_UNKNOWN", re.IGNORECASE)
 _DENIED = re.compile(r"\b40[13]\b|denied|unauthorized|forbidden", re.IGNORECASE)
@@ -45,6 +46,8 @@ async def probe_registry(  # noqa: PLR0913
     kubectl: str,
     *,
     nodes: Sequence[str],
+    fix: str = "",
+    may_be_made: bool = False,
     timeout_s: float = 120.0,
 ) -> CheckResult:
     """Let a node ask the registry, by a pod that never starts and is deleted again.
@@ -55,6 +58,8 @@ async def probe_registry(  # noqa: PLR0913
         repository: `host[:port]/repository`, without digest.
         kubectl: kubectl with its kubeconfig, as the command that shows more begins.
         nodes: the names of the nodes that may be asked.
+        fix: the command that lets nodes in which the registry denies; else one that makes a secret for their pods.
+        may_be_made: whether the repository is not there yet, as far as is known, and a push makes it.
         timeout_s: how long a node may take to answer, in seconds.
     """
     name = f"servepath-pull-{uuid.uuid4().hex[:8]}"
@@ -74,17 +79,50 @@ async def probe_registry(  # noqa: PLR0913
                 await client.delete(Pod, name, namespace=namespace, grace_period=0)
     except ClusterError as error:
         return untold(NAME, expected, error.what, show)
-    return judge_pull(node, said, expected, show)
+    let_in = fix or pull_secret(kubectl, namespace, repository)
+    return judge_pull(node, said, expected, show, let_in, may_be_made=may_be_made)
 
 
-def judge_pull(node: str, said: str, expected: str, show: str) -> CheckResult:
-    """Tell from a kubelet's words about a pull of nothing whether the registry was reached and let the node in."""
+def judge_pull(  # noqa: PLR0913
+    node: str, said: str, expected: str, show: str, let_in: str, *, may_be_made: bool = False
+) -> CheckResult:
+    """Tell from a kubelet's words about a pull of nothing whether the registry was reached and let the node in.
+
+    Args:
+        node: whose kubelet.
+        said: what it said.
+        expected: what was expected, in words.
+        show: the command that shows more.
+        let_in: the command that lets in who is denied.
+        may_be_made: whether the repository may be one that is not there yet: ghcr.io, Docker Hub and others deny it to
+            everybody who may not push, so that nothing is known of what they will say once it is there.
+    """
     said = said.rpartition("failed to resolve")[2][-300:]
+    if _DENIED.search(said) and may_be_made:
+        seen = "the registry denies it to node {}, as it may while the repository is not there; the copy makes it, and "
+        return untold(
+            NAME, expected, f"{seen.format(node)}if it is private then, no pod starts without a secret", let_in
+        )
     if _DENIED.search(said):
-        return missing(NAME, expected, f"the registry does not let node {node} in: {said}", show)
+        return missing(NAME, expected, f"the registry does not let node {node} in: {said}", let_in)
     if _NOT_FOUND.search(said):
         return there(NAME, expected, f"node {node} was answered by it")
     return missing(NAME, expected, f"node {node} does not reach it: {said}", show)
+
+
+def pull_secret(kubectl: str, namespace: str, repository: str) -> str:
+    """Give the command that lets a namespace's pods pull with a token, by the service account that they run as.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account, "Add ImagePullSecrets".
+    """
+    host = repository.partition("/")[0]
+    server = "https://index.docker.io/v1/" if is_hub(host) else host  # as kubelets look Docker Hub up
+    named = '{"imagePullSecrets":[{"name":"servepath-pull"}]}'
+    return (
+        f"{kubectl} -n {namespace} create secret docker-registry servepath-pull --docker-server={server} "
+        f"--docker-username=USER --docker-password=TOKEN && "
+        f"{kubectl} -n {namespace} patch serviceaccount default -p '{named}'"
+    )
 
 
 def _answer(pod: Json | None) -> tuple[str, str] | None:

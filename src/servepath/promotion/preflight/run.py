@@ -2,7 +2,7 @@
 
 Nothing is created and nothing is changed: what is asked is read, except for reviews of the caller's own rights and one
 dry run that KServe's webhook must refuse, which leave nothing behind. A promotion that acts may let a pod try the
-registry.
+registry, and begin an upload there.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from servepath.errors import ClusterError, ServepathError
 from servepath.evidence import CheckResult, Verdict
 from servepath.gke.apis import read_quotas
 from servepath.gke.connect import lasting
+from servepath.modelcar.registry.client import RegistryOptions
 from servepath.platform import checking
 from servepath.promotion.preflight.access import accesses, check_access
 from servepath.promotion.preflight.capacity import check_disk, check_nodes, may_run, rooms_of
 from servepath.promotion.preflight.needs import Needs, needs_of
 from servepath.promotion.preflight.probe import probe_registry
+from servepath.promotion.preflight.push import check_push
 from servepath.promotion.preflight.quota import check_regional_quota, check_resource_quotas
 from servepath.promotion.preflight.registry import check_registry
 from servepath.promotion.preflight.results import judged, missing, there, untold
@@ -63,6 +65,7 @@ class _Subject:
     spec: ServingSpec
     needs: Needs
     gke: GkeSession | None
+    registries: RegistryOptions
     image_bytes: int
     may_start_a_pod: bool
 
@@ -79,6 +82,7 @@ async def preflight(  # noqa: PLR0913
     *,
     image_bytes: int = 0,
     gke: GkeSession | None = None,
+    registries: RegistryOptions | None = None,
     may_start_a_pod: bool = False,
 ) -> Found:
     """Look for everything that a promotion needs, and change nothing.
@@ -89,8 +93,9 @@ async def preflight(  # noqa: PLR0913
         paths: how; the pods of all of them must find a node at the same time.
         image_bytes: what the registry holds of the model and the engine together; 0 where it is not known.
         gke: the session of a GKE cluster, which tells of its node pools and quotas too.
-        may_start_a_pod: where nothing else tells whether the nodes reach the registry, let a pod try, which pulls
-            nothing and is deleted again; for a promotion that acts.
+        registries: how registries are talked to.
+        may_start_a_pod: begin an upload to the registry and end it again; and where nothing else tells whether the
+            nodes reach it, let a pod try, which pulls nothing and is deleted again. For a promotion that acts.
 
     Returns:
         One result for each thing: `pass`, `fail` with the command that fixes it, or `skip` with the reason why it
@@ -105,7 +110,8 @@ async def preflight(  # noqa: PLR0913
     try:
         version = await _timed(lambda: _version(cluster, gke))
         async with kubernetes(cluster) as client:
-            subject = _Subject(client, cluster, spec, needs, gke, image_bytes, may_start_a_pod)
+            settings = registries or RegistryOptions()
+            subject = _Subject(client, cluster, spec, needs, gke, settings, image_bytes, may_start_a_pod)
             found = (*version, *await _all(subject))
     except ClusterError as error:
         unreachable = missing("api_server_answers", "the Kubernetes API", str(error), error.next_command)
@@ -181,7 +187,7 @@ async def _nodes(subject: _Subject) -> Found:
     placed, growing = check_nodes(subject.needs, rooms, subject.kubectl, facts)
     disk = check_disk(subject.needs, nodes, subject.image_bytes, kubectl=subject.kubectl, facts=facts)
     registry = await _registry(subject, nodes, facts, repository)
-    results = (*placed, disk, registry)
+    results = (*placed, disk, *registry)
     if subject.gke is None or not growing:
         return results
     try:
@@ -193,13 +199,24 @@ async def _nodes(subject: _Subject) -> Found:
 
 async def _registry(
     subject: _Subject, nodes: Sequence[Json], facts: GkeFacts | None, repository: ArtifactRepository | None
-) -> CheckResult:
+) -> Found:
     image = subject.spec.modelcar_reference.partition("@")[0]
     told = check_registry(image, subject.needs, nodes, facts, repository)
-    if told.verdict is not Verdict.SKIP or not subject.may_start_a_pod:
-        return told
-    suited = [node["metadata"]["name"] for node in nodes if any(may_run(node, pod) for pod in subject.needs.pods)]
-    return await probe_registry(subject.client, subject.spec.namespace, image, subject.kubectl, nodes=suited)
+    if not subject.may_start_a_pod:
+        return (told,)
+    pushing = await check_push(subject.spec.modelcar_reference, subject.registries)
+    if told.verdict is not Verdict.SKIP:
+        return (told, pushing.result)
+    pulled = await probe_registry(
+        subject.client,
+        subject.spec.namespace,
+        image,
+        subject.kubectl,
+        nodes=[node["metadata"]["name"] for node in nodes if any(may_run(node, pod) for pod in subject.needs.pods)],
+        fix=told.next_command,
+        may_be_made=pushing.may_make_it,
+    )
+    return (pulled, pushing.result)
 
 
 async def _quotas(subject: _Subject) -> Found:
