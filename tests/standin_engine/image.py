@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 PROGRAM = programs.GoProgram("standin-engine", Path(__file__).parent / "go")
 
 
-async def push_standin_engine(cache: Path, registry: Registry) -> str:
-    """Build the stand-in engine, push its image and give the reference by digest.
+async def build_standin_engine(cache: Path) -> images.Image:
+    """Build the stand-in engine and give its image.
 
     Its flags besides vLLM's are `--standin-ttft-ms`, `--standin-itl-ms`, `--standin-error-percent` and
     `--standin-crash-after-ms`: put them into `Profile.engine_args`. Every answer has the header `X-Served-By`, the
@@ -22,9 +22,17 @@ async def push_standin_engine(cache: Path, registry: Registry) -> str:
 
     Raises:
         ClusterError: Go is missing or the program does not compile.
-        RegistryError: the registry refused something.
     """
     folder = await programs.build(PROGRAM, cache)
     program = (folder / PROGRAM.name).read_bytes()
-    image = images.build({f"bin/{PROGRAM.name}": program}, entrypoint=(f"/bin/{PROGRAM.name}",))
-    return await images.push(image, registry.address, "servepath/standin-engine")
+    return images.build({f"bin/{PROGRAM.name}": program}, entrypoint=(f"/bin/{PROGRAM.name}",))
+
+
+async def push_standin_engine(cache: Path, registry: Registry) -> str:
+    """Build the stand-in engine, push its image and give the reference by digest.
+
+    Raises:
+        ClusterError: Go is missing or the program does not compile.
+        RegistryError: the registry refused something.
+    """
+    return await images.push(await build_standin_engine(cache), registry.address, "servepath/standin-engine")
