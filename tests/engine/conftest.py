@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 REACHABLE_TIMEOUT_S = 300
 CALL_TIMEOUT_S = 3600
-QUIET = os.environ | {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
-"""What Dagger is run with: it reports to nobody."""
+_QUIET = os.environ | {"DO_NOT_TRACK": "1", "DAGGER_NO_NAG": "1"}
+PLAIN = _QUIET | {"DAGGER_PROGRESS": "plain"}
+"""What Dagger is run with: it reports to nobody, and its log is text."""
+ON_A_TERMINAL = _QUIET | {"DAGGER_PROGRESS": "tty"}
+"""For a function that is typed into: with any other progress, which the caller may have set, Dagger opens no shell."""
 _NOT_COPIED = (".git", ".venv", ".uv", "__pycache__", ".*_cache", ".hypothesis")
 
 
@@ -136,5 +139,4 @@ def _module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    environment = QUIET | {"DAGGER_PROGRESS": "plain"}
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=timeout_s)
+    return subprocess.run(command, env=PLAIN, check=False, capture_output=True, text=True, timeout=timeout_s)

@@ -11,7 +11,7 @@ from contextlib import closing
 import httpx
 import pytest
 
-from tests.engine.conftest import QUIET, Dagger
+from tests.engine.conftest import ON_A_TERMINAL, PLAIN, Dagger
 from tests.engine.keyboard import typed_into
 
 READY_TIMEOUT_S = 1500
@@ -42,7 +42,7 @@ def test_a_cluster_is_up_on_the_host(dagger: Dagger, gateway_class: str) -> None
     api, gateway = free_port(), free_port()
     ports = [f"--ports={api}:6443", f"--ports={gateway}:80"]
     command = dagger.command("call", "cluster", f"--gateway-class={gateway_class}", "up", "up", *ports)
-    with subprocess.Popen(command, env=QUIET, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=PLAIN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             # An API server that asks who one is, and a gateway that has no route yet.
             assert await_answer(f"https://127.0.0.1:{api}/api", process) in {401, 403}
@@ -57,7 +57,7 @@ def test_a_cluster_is_up_on_the_host(dagger: Dagger, gateway_class: str) -> None
 
 def test_a_shell_has_the_cluster(dagger: Dagger, gateway_class: str) -> None:
     command = dagger.command("call", "cluster", f"--gateway-class={gateway_class}", "terminal")
-    with typed_into(command, QUIET) as keyboard:
+    with typed_into(command, ON_A_TERMINAL) as keyboard:
         keyboard.wait_for(r"root@\S+:/work# ", READY_TIMEOUT_S)
         keyboard.type("kubectl get --raw /readyz && echo seen-$((40+2)); exit")
         keyboard.wait_for("ok\\s*seen-42", END_TIMEOUT_S)
