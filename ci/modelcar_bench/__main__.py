@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -60,8 +58,7 @@ def bench(
             scratch = Path(folder)
             size_bytes = synthetic.write_model(scratch / "model", blocks)
             synthetic.write_model(scratch / "shards", blocks, shards=SHARDS)
-            with tarfile.open(fileobj=io.BytesIO(images.busybox().archive("base"))) as archive:
-                archive.extractall(scratch / "base", filter="data")
+            images.busybox().write(scratch / "base", "base")
             plan = Bench(scratch / "model", scratch / "shards", scratch / "base", scratch, rounds, seed)
             for target in registry or Registry:
                 await experiment.measure_pushes(plan, tools, target, said)

@@ -58,18 +58,25 @@ class Image:
 
     def archive(self, name: str) -> bytes:
         """The image as a tar of an OCI layout, under `name`, for `ctr images import`."""
+        return _tar(self._layout(name))
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write the image into a new folder as an OCI layout, under `name`."""
+        for path, content in self._layout(name).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+
+    def _layout(self, name: str) -> dict[str, bytes]:
         entry = {
             **_descriptor(_MANIFEST, self.manifest),
             "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name},
         }
         blobs = {f"blobs/sha256/{sha256(blob).hexdigest()}": blob for blob in (self.config, self.layer, self.manifest)}
-        return _tar(
-            {
-                "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-                "index.json": _json({"schemaVersion": 2, "manifests": [entry]}),
-                **blobs,
-            }
-        )
+        return {
+            "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+            "index.json": _json({"schemaVersion": 2, "manifests": [entry]}),
+            **blobs,
+        }
 
 
 def build(files: Mapping[str, bytes | Link], entrypoint: Sequence[str] = (), command: Sequence[str] = ()) -> Image:

@@ -7,7 +7,6 @@ import os
 import random
 import stat
 import subprocess
-import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from servepath.modelcar.build import build_and_push, build_layout
 from servepath.modelcar.image.compress import Compression
 from servepath.modelcar.plan import BuildOptions
 from servepath.modelcar.source.directory import open_source
-from tests.unit.modelcar.helpers import MIB, write_model
+from tests.unit.modelcar.helpers import MIB, extract, write_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,8 +88,7 @@ async def ship(form: str, model: Path, base: str, registry: str, scratch: Path) 
         built = await build_layout(source, base, scratch / "layout", build=build)
         for layer in built.layers[1:]:
             blob = scratch / "layout" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
-            with tarfile.open(blob) as archive:
-                archive.extractall(scratch / "out", filter="data")
+            extract(blob, scratch / "out")
         files = digests_below(scratch / "out" / "models")
     return Shipped(form, registry, repository, pushed.digest, files)
 

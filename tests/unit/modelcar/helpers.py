@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 from servepath.modelcar.image.layers import plan_layer
@@ -69,3 +70,9 @@ async def write_base(directory: Path) -> str:
     written = await write_image(Layout(directory / "layout"), BaseImage(), [layer], metadata)
     # `make_config` drops entrypoints of bases only, so this image keeps its own
     return f"oci:{directory / 'layout'}@{written.document.digest}"
+
+
+def extract(layer: Path, into: Path) -> None:
+    """Unpack a layer with tar. Debian 12's own Python, 3.11.2, has no tarfile that keeps members inside a folder."""
+    into.mkdir(exist_ok=True)
+    subprocess.run(["tar", "--extract", f"--file={layer}", f"--directory={into}"], check=True)

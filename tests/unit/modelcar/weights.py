@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 from safetensors import deserialize, safe_open
 
 from servepath.modelcar.layout import Layout
-from servepath.modelcar.store import descriptor_of
-from tests.unit.modelcar.helpers import header_of, safetensors_bytes, write_model
+from tests.unit.modelcar.helpers import extract, header_of, safetensors_bytes, write_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -73,13 +70,9 @@ def write_qwen(directory: Path, merged: Collection[str] = ()) -> Path:
 
 
 async def unpack(layout: Path, digest: str, into: Path) -> Path:
-    """Unpack an image's layers with Python's tarfile and return its model directory."""
-    store = Layout(layout)
-    for entry in (await store.read_manifest(digest)).json["layers"]:
-        layer = descriptor_of(entry, digest)
-        data = await store.read_range(layer, 0, layer.size_bytes)
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            tar.extractall(into, filter="data")
+    """Unpack an image's layers with tar and return its model directory."""
+    for layer in (await Layout(layout).read_manifest(digest)).json["layers"]:
+        extract(layout / "blobs" / layer["digest"].replace(":", "/"), into)
     return into / "models"
 
 

@@ -60,6 +60,17 @@ def test_the_archive_is_an_oci_layout_under_the_images_name() -> None:
     assert entry["digest"] == image.digest
 
 
+def test_the_written_layout_has_the_archive_s_files(tmp_path: Path) -> None:
+    image = images.build(FILES)
+    image.write(tmp_path / "base", "base")
+    with tarfile.open(fileobj=io.BytesIO(image.archive("base"))) as archive:
+        files = {entry.name: archive.extractfile(entry) for entry in archive if entry.isfile()}
+        expected = {name: file.read() for name, file in files.items() if file is not None}
+    below = (tmp_path / "base").rglob("*")
+    written = {str(path.relative_to(tmp_path / "base")): path.read_bytes() for path in below if path.is_file()}
+    assert written == expected
+
+
 @pytest.mark.skipif(shutil.which("docker-registry") is None, reason="docker-registry is not installed")
 async def test_push_gives_a_reference_that_the_registry_serves(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
