@@ -105,10 +105,12 @@ def read_state(route: Mapping[str, Any]) -> RouteState:
         weights = read_weights(route)
     except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
         raise _changed_by_hand(route, f"its rules cannot be read ({type(error).__name__} {error})") from error
+    # The next write would drop what is not servepath's.
     if len(places) != len(_BACKENDS) or dict(places) != _BACKENDS:
-        # The next write would drop what is not servepath's.
         rules = ", ".join(f"{slot or 'everybody'} {backends}" for slot, backends in places)
         raise _changed_by_hand(route, f"its rules have other backends ({rules})")
+    if filters := ", ".join(_foreign_filters(route, state.revision)):
+        raise _changed_by_hand(route, f"its rules have other filters ({filters})")
     expected = {slot: share for slot, share in state.weights.items() if share}
     if weights != expected:
         raise _changed_by_hand(route, f"its weights are {_in_words(weights)} and not {_in_words(expected)}")
@@ -181,10 +183,22 @@ def _slot_of_backend(backend: Mapping[str, Any]) -> Slot:
 
 def _header(filters: Sequence[Json], name: str) -> Json:
     """Find the header that a list of filters sets on answers."""
-    found: Json = next(
-        header for one in filters for header in one["responseHeaderModifier"]["set"] if header["name"] == name
-    )
+    modifiers = [one.get("responseHeaderModifier") or {} for one in filters]
+    found: Json = next(header for one in modifiers for header in one.get("set") or () if header["name"] == name)
     return found
+
+
+def _foreign_filters(route: Mapping[str, Any], revision: int) -> Iterator[str]:
+    """Say of which rule and of what type each filter is that servepath did not write so, or that is missing."""
+    for rule in route["spec"]["rules"]:
+        lists = [(rule.get("filters") or [], REVISION_HEADER, str(revision))]
+        lists += [(one["filters"], SLOT_HEADER, str(_slot_of_backend(one))) for one in rule["backendRefs"]]
+        for filters, header, value in lists:
+            setting = {"set": [{"name": header, "value": value}]}
+            own = {"type": "ResponseHeaderModifier", "responseHeaderModifier": setting}
+            others = [str(one["type"]) for one in filters if one != own]
+            for found in others if own in filters else [*others, f"no {header}: {value}"]:
+                yield f"{_slot_of(rule) or 'everybody'} {found}"
 
 
 def _written(canary: Canary) -> Iterator[tuple[str, str]]:

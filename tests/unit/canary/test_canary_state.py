@@ -252,6 +252,51 @@ def other_filter(rules: list[Json]) -> None:
     rules[0]["backendRefs"][0]["filters"].insert(0, {"type": "RequestHeaderModifier", "requestHeaderModifier": {}})
 
 
+MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "docs", "port": 80}}}
+
+
+def mirror_everybody(rules: list[Json]) -> None:
+    rules[0]["filters"].append(MIRROR)
+
+
+def mirror_a_slot(rules: list[Json]) -> None:
+    rules[2]["backendRefs"][0]["filters"].append(MIRROR)
+
+
+def mirror_first(rules: list[Json]) -> None:
+    rules[0]["backendRefs"][1]["filters"].insert(0, MIRROR)
+
+
+def another_header(rules: list[Json]) -> None:
+    rules[1]["filters"][0]["responseHeaderModifier"]["set"].append({"name": "x-team", "value": "search"})
+
+
+def no_revision(rules: list[Json]) -> None:
+    del rules[0]["filters"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (mirror_everybody, "everybody RequestMirror"),
+        (mirror_a_slot, "green RequestMirror"),
+        (mirror_first, "everybody RequestMirror"),
+        (another_header, "blue ResponseHeaderModifier, blue no servepath-revision: 3"),
+        (no_revision, "everybody no servepath-revision: 3"),
+    ],
+)
+async def test_a_filter_that_somebody_added_is_named_and_not_dropped(
+    edit: Callable[[list[Json]], None], named: str
+) -> None:
+    state = walked(begun(RouteState(Slot.BLUE), canary(Slot.GREEN)), 2)
+    route = render_route(await route_manifest(), SPEC, GatewayRef(), ("a.test",), state)
+    edit(route["spec"]["rules"])
+    with pytest.raises(ClusterError) as caught:
+        read_state(route)
+    assert caught.value.what == f"somebody changed it: its rules have other filters ({named})"
+
+
 EDITS = [
     add_rule,
     add_redirect,
