@@ -87,13 +87,19 @@ async def gke_cluster(
             registry_credentials=Credentials(REGISTRY_USER, password_file=token_file),
         )
         failure: Exception | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(keep_fresh, google, token_file, token)
-            try:
-                yield session
-            except Exception as error:  # noqa: BLE001 - raised below, outside the task group, as itself
-                failure = error
-            group.cancel_scope.cancel()
+        has_ended = False
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(keep_fresh, google, token_file, token)
+                try:
+                    yield session
+                except Exception as error:  # noqa: BLE001 - raised below, outside the task group, as itself
+                    failure = error
+                has_ended = True
+                group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            if not has_ended:  # else it has come to a result, or an error, in spite of the interrupt
+                raise
         if failure is not None:
             _point(failure, session)
             raise failure

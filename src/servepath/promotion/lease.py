@@ -64,6 +64,8 @@ async def hold(
 ) -> AsyncIterator[Holding]:
     """Hold the Lease of a release for the block; the block is cancelled when it is lost.
 
+    An error of the block comes out as itself, also where the block was interrupted: it may say what was left undone.
+
     Args:
         client: the Kubernetes client.
         namespace: the release's namespace, which exists.
@@ -78,6 +80,7 @@ async def hold(
     """
     held = Holding(client, namespace, release, holder, times or LeaseTimes())
     await held.acquire()
+    failed: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
             # Whoever is interrupted still puts things back, and must hold the Lease until that is done.
@@ -94,13 +97,16 @@ async def hold(
             group.start_soon(renew)
             try:
                 yield held
+            except Exception as error:  # noqa: BLE001 - raised below, outside the task group, as itself
+                failed = error
             finally:
                 renewing.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await held.release()
-        if held.lost is not None:  # also where the block was interrupted: then it is the next one that puts things back
-            raise held.lost
+        # Not only where the block came to its end: whoever interrupts is told who puts things back, and what was not.
+        if (ended_by := held.lost or failed) is not None:
+            raise ended_by
 
 
 class Holding:

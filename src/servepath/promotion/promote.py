@@ -90,17 +90,10 @@ async def _promote(client: AsyncClient, request: PromotionRequest, stages: Stage
         await refuse(request, evidence.plan)
         note(in_words(evidence.plan))
     await ensure_namespace(client, spec.namespace)
-    result: Record | Exception
     async with hold(client, spec.namespace, spec.name, new_holder(), request.lease) as holding:
         job = _Job(client, request, stages, evidence, holding)
-        try:
-            await job.recover()
-            result = await job.promote()
-        except Exception as error:  # noqa: BLE001 - raised below, outside the Lease's task group, as itself
-            result = error
-    if isinstance(result, Exception):
-        raise result
-    return result
+        await job.recover()
+        return await job.promote()
 
 
 async def recover_release(

@@ -100,6 +100,30 @@ async def test_a_failure_leaves_nothing_and_says_what_still_works(target: GkeTar
     assert lasting("gcloud info", session) == "gcloud info"
 
 
+@pytest.mark.usefixtures("api_server")
+@pytest.mark.parametrize("fails", [False, True], ids=["a result", "an error"])
+async def test_what_an_interrupted_run_comes_to_is_not_lost(
+    target: GkeTarget, options: GoogleOptions, *, fails: bool
+) -> None:
+    async def interrupted() -> str:
+        async with gke_cluster(target, options=options):
+            scope.cancel()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                if fails:
+                    raise ClusterError("not put back") from None
+        return "put back"  # as a promotion that reports its end does
+
+    came_to: list[str] = []
+    with anyio.CancelScope() as scope:
+        try:
+            came_to.append(await interrupted())
+        except ClusterError as error:
+            came_to.append(error.what)
+    assert came_to == ["not put back" if fails else "put back"]
+
+
 async def until_it_holds_a_token_of(path: Path, google: Google) -> None:
     with anyio.fail_after(10):
         while await anyio.Path(path).read_text() not in google.good:  # noqa: ASYNC110 - nothing tells of a file

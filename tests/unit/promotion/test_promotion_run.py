@@ -372,20 +372,31 @@ async def test_a_second_one_is_refused_while_the_first_is_under_way(request_: Pr
     assert "another promotion is under way" in second.error.what
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True], ids=["failed", "interrupted"])
 async def test_what_cannot_be_put_back_is_said_and_left_to_the_next_one(
-    request_: PromotionRequest, world: World, faults: Faults
+    request_: PromotionRequest, world: World, monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
 ) -> None:
-    faults.rules = [Rule("POST", "/uploads/", times=1000, status=503)]
-
     def refuse(method: str, path: str) -> int:
         undoing = any(b"undoing" in str(obj).encode() for obj in list(world.objects.values()))
         return 403 if undoing and method == "GET" and path.endswith("/secrets") else 0
 
+    async def fail() -> None:
+        if is_interrupted:
+            group.cancel_scope.cancel()
+            await anyio.sleep_forever()
+        raise ClusterError("it failed")
+
     world.fault = refuse
-    report = await promoted(request_)
+    do_nothing(monkeypatch, {Stage.COPY: fail})
+    reports: list[Report] = []
+    async with anyio.create_task_group() as group:
+        reports.append(await promoted(request_))
+    (report,) = reports
     assert report.error is not None
     assert report.error.exit_code == 5
-    assert "could not be put back" in report.error.what
+    cause = "interrupted" if is_interrupted else "it failed"
+    assert report.error.what.startswith(f"copy failed ({cause}), and what was there before could not be put back: ")
+    assert "Secret in serving: " in report.error.what
     assert "servepath rollback" in report.error.next_command
     world.fault = None
     (record,) = await records(request_.cluster)
