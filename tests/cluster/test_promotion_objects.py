@@ -9,13 +9,14 @@ import anyio
 import pytest
 from lightkube.resources.coordination_v1 import Lease
 
+from servepath.cluster.lease import LeaseLostError, hold, lease_name
+from servepath.cluster.model import LeaseTimes
 from servepath.cluster.objects import apply, ensure_namespace, read
 from servepath.cluster.wait import until
 from servepath.errors import PromotionRefusedError
 from servepath.promotion.before import Before, read_before
 from servepath.promotion.history import read_history
 from servepath.promotion.inventory import key_of
-from servepath.promotion.lease import LeaseLostError, LeaseTimes, hold, lease_name
 from servepath.promotion.record import Record, State
 from servepath.promotion.restore import take_snapshot
 from servepath.promotion.transaction import KILLED, begin, recover

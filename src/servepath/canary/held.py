@@ -1,20 +1,15 @@
-"""The HTTPRoute as one controller holds it: read, written only as it was read, and renewed while the controller lives.
+"""The HTTPRoute as one controller holds it: read, and written only as it was read.
 
-Whoever leads a canary writes its name and the time on the route again and again. Who finds another's name there watches
-for one lease: a time that changes belongs to a controller that lives, one that does not to one that was killed. No two
-clocks are compared. Every write demands that the route still is as this controller left it, so one that was held up for
-longer than its lease and was replaced meanwhile cannot write any more.
+Whoever leads a canary holds the release's Lease (`servepath.cluster.lease`), and its name is on the route. Every write
+demands that the route still is as this controller left it: one that was held up until its Lease was another's cannot
+write any more.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import anyio
 from lightkube.codecs import from_dict
@@ -24,12 +19,11 @@ from servepath.canary.route import read_hostnames, read_state, render_route, rou
 from servepath.canary.state import RouteState, held_by
 from servepath.cluster.client import errors_of, is_passing
 from servepath.cluster.objects import Json, read
-from servepath.cluster.wait import changes
 from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.serving.slots import Slot, route_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from lightkube import AsyncClient
 
@@ -38,12 +32,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 20
 _RETRY_S = 0.5
-_RENEWALS_PER_LEASE = 3
-
-
-def new_holder() -> str:
-    """Name this controller: the machine and the process for a person, and what no other has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
 
 
 def now() -> str:
@@ -82,24 +70,6 @@ async def create_route(
     return state
 
 
-async def is_led(client: AsyncClient, spec: ServingSpec, seen: RouteState, lease_s: float) -> bool:
-    """Watch a route for one lease: whether the controller that is named on it lives.
-
-    Args:
-        client: the Kubernetes client.
-        spec: whose route it is.
-        seen: the state that was read, with a canary.
-        lease_s: how long a living controller may take to renew its hold, in seconds.
-    """
-    with anyio.move_on_after(lease_s):
-        watched = changes(client, "HTTPRoute", spec.namespace, name=route_name(spec.name))
-        async with aclosing(watched) as events:
-            async for event, route in events:
-                if event == "DELETED" or read_state(route) != seen:
-                    return True
-    return False
-
-
 class HeldRoute:
     """The route of one controller.
 
@@ -117,7 +87,6 @@ class HeldRoute:
         self._spec = spec
         self._gateway = gateway
         self._manifest: Json = {}
-        self._lock = anyio.Lock()
 
     async def move(self, state: RouteState) -> RouteState:
         """Write a state in the place of the one that was written or read last.
@@ -126,55 +95,7 @@ class HeldRoute:
             PromotionRefusedError: the route is another by now: another controller took over, or somebody changed it.
             ClusterError: the API server refuses, or does not answer twenty times in a row.
         """
-        async with self._lock:
-            return await self._write(state)
 
-    async def renew(self) -> None:
-        """Say on the route that this controller lives.
-
-        Raises:
-            PromotionRefusedError: another controller took over.
-            ClusterError: the API server refuses, or does not answer.
-        """
-        async with self._lock:
-            if self.state.canary is not None:
-                await self._write(held_by(self.state, self.state.canary.holder, now()))
-
-    @asynccontextmanager
-    async def renewing(self, lease_s: float) -> AsyncIterator[None]:
-        """Renew the hold while the block runs; the block is cancelled when it is lost.
-
-        An API server that does not answer loses nothing by itself: the next write tells whether somebody took over.
-        """
-
-        async def run() -> None:
-            while True:
-                await anyio.sleep(lease_s / _RENEWALS_PER_LEASE)
-                with suppress(ClusterError):
-                    await self.renew()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(run)
-            yield
-            group.cancel_scope.cancel()
-
-    async def take_over(self, holder: str) -> bool:
-        """Name this controller on whatever canary is under way, also where another one lives and leads it.
-
-        Returns:
-            Whether there is a canary.
-
-        Raises:
-            ClusterError: the API server refuses, or does not answer.
-        """
-
-        def taken(found: RouteState) -> RouteState | None:
-            return held_by(found, holder, now()) if found.canary else None
-
-        async with self._lock:
-            return await self._replace(taken) is not None
-
-    async def _write(self, state: RouteState) -> RouteState:
         def checked(found: RouteState) -> RouteState:
             # An earlier write may have been taken whose answer never came.
             if found not in (self.state, state, self._sent):
@@ -184,6 +105,21 @@ class HeldRoute:
 
         await self._replace(checked)
         return state
+
+    async def take_over(self, holder: str) -> bool:
+        """Name this controller on whatever canary is under way, whoever is named there.
+
+        Returns:
+            Whether there is a canary.
+
+        Raises:
+            ClusterError: the API server refuses, or does not answer.
+        """
+
+        def taken(found: RouteState) -> RouteState | None:
+            return held_by(found, holder) if found.canary else None
+
+        return await self._replace(taken) is not None
 
     async def _replace(self, wanted: Callable[[RouteState], RouteState | None]) -> RouteState | None:
         """Replace what is there by what is wanted of it; None leaves it.
@@ -235,24 +171,6 @@ def _merged(present: Json, wanted: Json) -> Json:
     """Give the metadata of a replacement: the version that was read, and what others have put there."""
     labels = {**(present.get("labels") or {}), **wanted["labels"]}
     return {**{key: value for key, value in present.items() if key != "managedFields"}, "labels": labels}
-
-
-def with_holder(state: RouteState, holder: str) -> RouteState:
-    """Name the controller that leads a canary from now on."""
-    return held_by(state, holder, now())
-
-
-def refused(spec: ServingSpec, state: RouteState) -> PromotionRefusedError:
-    """Say that another controller leads a canary."""
-    name = route_name(spec.name)
-    canary = state.canary
-    what = f"a canary to {canary.modelcar} is under way, led by {canary.holder}" if canary else "it has just changed"
-    return PromotionRefusedError(
-        what,
-        where=f"HTTPRoute {spec.namespace}/{name}",
-        expected="one canary at a time",
-        next_command=f"kubectl -n {spec.namespace} get httproute {name} -o yaml",
-    )
 
 
 def _lost(where: str) -> PromotionRefusedError:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from servepath.canary.load import ClientLoad
     from servepath.canary.model import CanaryPlan
     from servepath.canary.stable import Stable
+    from servepath.cluster.lease import Holding
     from servepath.cluster.model import Cluster
     from servepath.serving.model import Endpoint, ServingSpec
 
@@ -53,6 +54,7 @@ class Lead:
         plan: how it is led.
         stable: what served before.
         held: its route.
+        holding: the release's Lease.
         load: the clients' load.
         began_s: what the times of the results count from, by anyio's clock.
         progress: is told what is done next.
@@ -67,6 +69,7 @@ class Lead:
     plan: CanaryPlan
     stable: Stable
     held: HeldRoute
+    holding: Holding
     load: ClientLoad
     began_s: float
     progress: Callable[[str], None]
@@ -84,12 +87,11 @@ class Lead:
             PromotionRefusedError: another controller took over.
             ClusterError: the API server or the gateway does not follow; the next call goes on from there.
         """
-        while not self._canary.is_over:
+        while not self.canary.is_over:
             try:
                 await self._advance()
             except anyio.get_cancelled_exc_class():
-                with anyio.move_on_after(_PUT_AWAY_S, shield=True):
-                    await self._put_away_after_interrupt()
+                await self._put_away_after_interrupt()
                 raise
             except (ServepathError, BaseExceptionGroup) as error:
                 found = first_servepath_error(error)
@@ -100,19 +102,20 @@ class Lead:
 
     async def roll_back(self, cause: str) -> Canary:
         """Take all traffic from the canary and put its slot away; one that was promoted stays so."""
-        if not self._canary.is_over:
+        if not self.canary.is_over:
             await self._roll_back(cause)
         return await self._finish()
 
     @property
-    def _canary(self) -> Canary:
+    def canary(self) -> Canary:
+        """The canary as it is now."""
         canary = self.held.state.canary
         if canary is None:
             raise RuntimeError("no canary is held")
         return canary
 
     async def _advance(self) -> None:
-        canary, state = self._canary, self.held.state
+        canary, state = self.canary, self.held.state
         match canary.phase:
             case Phase.DEPLOYING:
                 self.progress(f"deploy {canary.modelcar} into the slot {canary.slot}")
@@ -134,9 +137,9 @@ class Lead:
 
     def _endpoint(self) -> Endpoint:
         """Give the endpoint of the canary's slot."""
-        its = self.spec.in_slot(self._canary.slot)
+        its = self.spec.in_slot(self.canary.slot)
         return replace(
-            self.stable.slot(self._canary.slot),
+            self.stable.slot(self.canary.slot),
             workload=f"{object_name(its, ServingPath.KSERVE)}-predictor",
             modelcar_digest=its.modelcar_reference.partition("@")[2],
             engine_image=its.engine_image,
@@ -144,7 +147,7 @@ class Lead:
 
     async def _step(self) -> None:
         """Hold one step until it is decided, and do what was decided."""
-        canary, state = self._canary, self.held.state
+        canary, state = self.canary, self.held.state
         if not self.weights or self.weights[-1].canary_percent != state.canary_percent:
             await self._note_taken(self._now())
         self.progress(f"step {canary.step + 1} of {len(canary.steps_percent)}: {state.canary_percent}% to the canary")
@@ -215,7 +218,7 @@ class Lead:
 
     async def _finish(self) -> Canary:
         """Put away the slot that serves nobody, once nothing is under way in it."""
-        canary = self._canary
+        canary = self.canary
         leaving = canary.slot.other if canary.phase is Phase.PROMOTED else canary.slot
         await await_taken(self.stable.endpoint, self.held.state.revision)
         self.progress(f"{canary.phase}: put away the slot {leaving}")
@@ -226,10 +229,15 @@ class Lead:
 
     async def _put_away_after_interrupt(self) -> None:
         """Take the traffic from the canary when this controller is interrupted; who took over from it goes on."""
-        try:
-            await self.roll_back(INTERRUPTED)
-        except ServepathError as error:
-            self.progress(f"not put away, the next call goes on: {error}")
+        if self.holding.lost is not None:
+            return
+        with self.holding.shielded(), anyio.move_on_after(_PUT_AWAY_S) as budget:
+            try:
+                await self.roll_back(INTERRUPTED)
+            except ServepathError as error:
+                self.progress(f"not put away, the next call goes on: {error}")
+        if budget.cancelled_caught:
+            self.progress(f"not put away in {_PUT_AWAY_S:.0f} s, the next call goes on")
 
     def _now(self) -> float:
         return anyio.current_time() - self.began_s

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from servepath.bench.model import BenchPlan
+from servepath.cluster.model import LeaseTimes
 from servepath.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class CanaryPlan:
         bench: the load of the paired measurement. A hold takes blocks for its time: `blocks`, `budget_s` and
             `precision_percent` say nothing here.
         client: the load through the stable hostname.
-        lease_s: a controller that did not renew its hold on the route for so long is taken for dead, in seconds.
+        lease: how long the cluster's lock on the release is held and waited for; a canary of a promotion has its.
     """
 
     steps_percent: tuple[int, ...] = DEFAULT_STEPS_PERCENT
@@ -79,7 +80,7 @@ class CanaryPlan:
     slo: Slo | None = None
     bench: BenchPlan = field(default_factory=lambda: BenchPlan(requests_per_block=1))
     client: ClientPlan = field(default_factory=ClientPlan)
-    lease_s: float = 15.0
+    lease: LeaseTimes = field(default_factory=LeaseTimes)
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot be carried out.
@@ -95,9 +96,8 @@ class CanaryPlan:
                 where="canary plan",
                 expected="rising whole percents from 0 or more to 100, such as 5,25,50,100",
             )
-        for name in ("hold_s", "lease_s"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}", where="canary plan", expected="more than 0")
+        if not self.hold_s > 0:
+            raise UsageError(f"hold_s is {self.hold_s}", where="canary plan", expected="more than 0")
         for name in ("max_extensions", "max_slowdown_percent", "max_error_rate"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", where="canary plan", expected="0 or more")

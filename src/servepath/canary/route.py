@@ -213,7 +213,6 @@ def _written(canary: Canary) -> Iterator[tuple[str, str]]:
         "phase": canary.phase,
         "started": canary.started,
         "holder": canary.holder,
-        "renewed": canary.renewed,
         "cause": canary.cause,
     }
     for name, value in fields.items():
@@ -231,7 +230,6 @@ def _read(fields: Mapping[str, str]) -> Canary:
         phase=Phase(fields["phase"]),
         started=fields["started"],
         holder=fields["holder"],
-        renewed=fields["renewed"],
         cause=fields["cause"],
     )
     if not 0 <= canary.step < len(canary.steps_percent):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,13 +10,14 @@ from uuid import uuid4
 import anyio
 
 from servepath.canary.gateway import await_taken, prove
-from servepath.canary.held import HeldRoute, create_route, is_led, new_holder, now, refused, with_holder
+from servepath.canary.held import HeldRoute, create_route, now
 from servepath.canary.lead import Lead
 from servepath.canary.load import ClientLoad
 from servepath.canary.model import CanaryPlan, CanaryResult, Outcome
 from servepath.canary.stable import Stable, find_stable
 from servepath.canary.state import Canary, Phase, RouteState, begun
 from servepath.cluster.client import kubernetes
+from servepath.cluster.lease import CANARY, hold, new_holder
 from servepath.errors import UsageError, first_servepath_error
 from servepath.serving.render import GatewayRef, check_spec
 from servepath.serving.scalers import refuse_scaled
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
     from servepath.canary.lead import Gate
+    from servepath.cluster.lease import Holding
     from servepath.cluster.model import Cluster
     from servepath.serving.model import Profile, ServingSpec
 
@@ -35,11 +37,12 @@ SUPERSEDED = "another model was asked for before it came to its end"
 ASKED_FOR = "asked for"
 
 
-async def run_canary(
+async def run_canary(  # noqa: PLR0913 - what is led, how, and three that a promotion gives
     cluster: Cluster,
     spec: ServingSpec,
     plan: CanaryPlan | None = None,
     *,
+    holding: Holding | None = None,
     gate: Gate | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CanaryResult:
@@ -51,13 +54,15 @@ async def run_canary(
     Promoted, the canary is the stable slot as it is, and the one before is stopped. Rolled back, the stable slot serves
     as before, it was never touched, and the canary's slot is deleted.
 
-    All state is on the HTTPRoute `<name>-stable`. A call finds there what a killed one left: with the same model it
-    goes on from there, with another one it first rolls back what is under way. Cancelled, it rolls back.
+    The release's Lease is held all the while, so that no promotion and no other canary writes the same slot. All state
+    is on the HTTPRoute `<name>-stable`. A call finds there what a killed one left: with the same model it goes on from
+    there, with another one it first rolls back what is under way. Cancelled, it rolls back.
 
     Args:
         cluster: where.
         spec: what the canary is to serve: name, namespace and profile of the stable one, with another modelcar.
         plan: steps, holds and what is allowed.
+        holding: the release's Lease, where the caller holds it already, as a promotion does.
         gate: called with the endpoint of the canary's slot before any client meets it, and again behind the last step;
             a ServepathError that it raises rolls the canary back.
         progress: is told what is done next, in words.
@@ -67,23 +72,27 @@ async def run_canary(
 
     Raises:
         UsageError: the spec cannot be, or is not of the model that is served under the name.
-        PromotionRefusedError: another controller leads a canary, or what serves scales by itself; nothing was changed.
-        ClusterError: the stable slot does not serve, or the cluster does not follow; the next call goes on.
+        PromotionRefusedError: another canary or a promotion is under way, or what serves scales by itself; nothing was
+            changed.
+        ClusterError: the stable slot does not serve, the cluster does not follow, or the Lease was lost; the next call
+            goes on.
     """
     plan = plan or CanaryPlan()
     check_spec(spec.in_slot(Slot.GREEN))
     began_s = anyio.current_time()
-    async with _as_itself(), kubernetes(cluster) as client:
+    async with _as_itself(), kubernetes(cluster) as client, AsyncExitStack() as stack:
+        if holding is None:
+            lease = hold(client, spec.namespace, spec.name, new_holder(CANARY), plan.lease)
+            holding = await stack.enter_async_context(lease)
         stable = await find_stable(client, cluster, spec.namespace, spec.name, spec.profile)
         _check_same_model(stable, spec)
         await refuse_scaled(client, spec.namespace, stable.endpoint.workload, spec.profile.autoscaling.autoscaler)
         # A canary that is under way may have a share of the hostname itself.
         await prove(stable.endpoint if stable.state is None else stable.slot(stable.state.stable))
-        calling = _Call(cluster, client, spec, plan, stable, began_s, progress or _quiet, gate)
+        calling = _Call(cluster, client, spec, plan, stable, holding, began_s, progress or _quiet, gate)
         async with calling.client_load() as load:
             lead, resumed = await calling.take(load)
-            async with lead.held.renewing(plan.lease_s):
-                over = await lead.to_the_end()
+            over = await lead.to_the_end()
     return calling.result(lead, over, resumed=resumed)
 
 
@@ -113,7 +122,8 @@ async def adopt(cluster: Cluster, namespace: str, name: str, profile: Profile) -
     """Put the route of the stable hostname in front of what serves, if it is not there yet. Nothing is restarted.
 
     The hostname is the one that KServe's own route has had all along; by the Gateway API the exact paths of the new
-    route go before KServe's regular expression, so clients stay as they are.
+    route go before KServe's regular expression, so clients stay as they are. It takes no Lease: what is there stays as
+    it is.
 
     Raises:
         ClusterError: nothing serves under the name, or the gateway does not take the route.
@@ -126,25 +136,27 @@ async def adopt(cluster: Cluster, namespace: str, name: str, profile: Profile) -
 async def roll_back(
     cluster: Cluster, namespace: str, name: str, profile: Profile, *, progress: Callable[[str], None] | None = None
 ) -> CanaryResult | None:
-    """Roll back the canary that is under way, whoever leads it: a controller that still lives cannot write any more.
+    """Roll back the canary that is under way: one that still lives loses its Lease at once, and cannot write any more.
 
     Returns:
         How it ended (one that was promoted already stays so), None where none is under way.
 
     Raises:
+        PromotionRefusedError: a promotion leads it, which puts everything back itself when it is interrupted.
         ClusterError: nothing serves under the name, or the cluster does not follow; the next call goes on.
     """
     plan = CanaryPlan()
     began_s = anyio.current_time()
     async with _as_itself(), kubernetes(cluster) as client:
         stable = await find_stable(client, cluster, namespace, name, profile)
-        if stable.state is None:
+        if stable.state is None or stable.state.canary is None:
             return None
-        calling = _Call(cluster, client, stable.spec, plan, stable, began_s, progress or _quiet, None)
-        lead = await calling.take_over(stable.state, ClientLoad(stable.endpoint, plan.client, began_s))
-        if lead is None:
-            return None
-        async with lead.held.renewing(plan.lease_s):
+        async with hold(client, namespace, name, new_holder(CANARY), plan.lease, at_once_from=CANARY) as holding:
+            calling = _Call(cluster, client, stable.spec, plan, stable, holding, began_s, progress or _quiet, None)
+            held = calling.held(stable.state)
+            if not await held.take_over(holding.holder):
+                return None
+            lead = calling.lead(held, ClientLoad(stable.endpoint, plan.client, began_s))
             over = await lead.roll_back(ASKED_FOR)
     return calling.result(lead, over, resumed=True)
 
@@ -158,6 +170,7 @@ class _Call:
     spec: ServingSpec
     plan: CanaryPlan
     stable: Stable
+    holding: Holding
     began_s: float
     progress: Callable[[str], None]
     gate: Gate | None
@@ -176,33 +189,40 @@ class _Call:
 
         Returns:
             Who leads it, and whether an earlier call had begun it.
-
-        Raises:
-            PromotionRefusedError: another controller leads one.
         """
         state = self.stable.state or (await _adopted(self.client, self.cluster, self.stable)).state
-        if state is not None and state.canary is not None:
-            if await is_led(self.client, self.spec, state, self.plan.lease_s):
-                raise refused(self.spec, state)
-            lead = await self.go_on(state, load)
-            if state.canary.modelcar == self.spec.modelcar_reference:
-                self.progress(f"go on with the canary {state.canary.id}, which was left {state.canary.phase}")
-                return lead, True
-            async with lead.held.renewing(self.plan.lease_s):
-                await lead.roll_back(SUPERSEDED)
-            state = lead.held.state
-        return await self._begin(state or RouteState(Slot.BLUE), load), False
+        held = self.held(state or RouteState(Slot.BLUE))
+        if not await held.take_over(self.holding.holder):
+            return await self._begin(held, load), False
+        lead = self.lead(held, load)
+        canary = lead.canary
+        if canary.modelcar == self.spec.modelcar_reference:
+            self.progress(f"go on with the canary {canary.id}, which was left {canary.phase}")
+            return lead, True
+        await lead.roll_back(SUPERSEDED)
+        return await self._begin(held, load), False
 
-    async def go_on(self, state: RouteState, load: ClientLoad) -> Lead:
-        """Hold a canary that is under way. Its steps are those that it was begun with."""
-        held = self._held(state)
-        await held.move(with_holder(state, new_holder()))
-        return self._lead(held, load)
+    def held(self, state: RouteState) -> HeldRoute:
+        """Give the route as this call holds it."""
+        return HeldRoute(self.client, self.spec, _gateway_of(self.cluster), state)
 
-    async def take_over(self, state: RouteState, load: ClientLoad) -> Lead | None:
-        """Hold the canary that is under way, whoever leads it; None where none is."""
-        held = self._held(state)
-        return self._lead(held, load) if await held.take_over(new_holder()) else None
+    def lead(self, held: HeldRoute, load: ClientLoad) -> Lead:
+        """Give who leads the canary that is held, by the steps that it was begun with."""
+        canary = held.state.canary
+        steps = canary.steps_percent if canary else self.plan.steps_percent
+        return Lead(
+            cluster=self.cluster,
+            client=self.client,
+            spec=self.spec,
+            plan=replace(self.plan, steps_percent=steps),
+            stable=self.stable,
+            held=held,
+            holding=self.holding,
+            load=load,
+            began_s=self.began_s,
+            progress=self.progress,
+            gate=self.gate,
+        )
 
     def result(self, lead: Lead, over: Canary, *, resumed: bool) -> CanaryResult:
         """Put together what came of it."""
@@ -222,40 +242,18 @@ class _Call:
             duration_s=anyio.current_time() - self.began_s,
         )
 
-    async def _begin(self, state: RouteState, load: ClientLoad) -> Lead:
-        time = now()
+    async def _begin(self, held: HeldRoute, load: ClientLoad) -> Lead:
         canary = Canary(
             id=uuid4().hex[:12],
-            slot=state.stable.other,
+            slot=held.state.stable.other,
             modelcar=self.spec.modelcar_reference,
             steps_percent=self.plan.steps_percent,
-            started=time,
-            holder=new_holder(),
-            renewed=time,
+            started=now(),
+            holder=self.holding.holder,
             replaced=self.stable.spec.modelcar_reference,
         )
-        held = self._held(state)
-        await held.move(begun(state, canary))
-        return self._lead(held, load)
-
-    def _held(self, state: RouteState) -> HeldRoute:
-        return HeldRoute(self.client, self.spec, _gateway_of(self.cluster), state)
-
-    def _lead(self, held: HeldRoute, load: ClientLoad) -> Lead:
-        canary = held.state.canary
-        steps = canary.steps_percent if canary else self.plan.steps_percent
-        return Lead(
-            cluster=self.cluster,
-            client=self.client,
-            spec=self.spec,
-            plan=replace(self.plan, steps_percent=steps),
-            stable=self.stable,
-            held=held,
-            load=load,
-            began_s=self.began_s,
-            progress=self.progress,
-            gate=self.gate,
-        )
+        await held.move(begun(held.state, canary))
+        return self.lead(held, load)
 
 
 @asynccontextmanager

@@ -42,7 +42,6 @@ class Canary:
         steps_percent: its share of the traffic, step by step.
         started: when it was begun, UTC in ISO 8601.
         holder: the controller that leads it.
-        renewed: when that controller last said so, UTC in ISO 8601.
         phase: what is being done.
         step: the number of the present step, from 0.
         cause: why it is rolled back, empty before that.
@@ -55,7 +54,6 @@ class Canary:
     steps_percent: tuple[int, ...]
     started: str
     holder: str
-    renewed: str
     replaced: str
     phase: Phase = Phase.DEPLOYING
     step: int = 0
@@ -142,9 +140,9 @@ def finished(state: RouteState) -> RouteState:
     return replace(state, canary=None)
 
 
-def held_by(state: RouteState, holder: str, renewed: str) -> RouteState:
-    """Name the controller that leads it, and when it said so last."""
-    return replace(state, canary=replace(_present(state), holder=holder, renewed=renewed))
+def held_by(state: RouteState, holder: str) -> RouteState:
+    """Name the controller that leads it."""
+    return replace(state, canary=replace(_present(state), holder=holder))
 
 
 def _moved(state: RouteState, phase: Phase, *, allowed: tuple[Phase, ...]) -> RouteState:

@@ -85,7 +85,7 @@ def canary_command(
         bool, typer.Option("--slo", help="Hold the canary to the objectives of one GPU: TTFT, ITL and E2E p95.")
     ] = False,
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="Roll back the canary that is under way, whoever leads it.")
+        bool, typer.Option("--rollback", help="Roll back the canary that is under way, also one that lives.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,8 +94,8 @@ def canary_command(
     A second InferenceService is deployed beside the one that serves, and one HTTPRoute divides the traffic. Each step
     is held under a constant load of clients while canary and stable are measured in pairs. Promoted, it is the stable
     one as it stands and the old one is stopped; rolled back, the old one was never touched. The state is in the
-    cluster: after a kill the same command goes on, --rollback goes back. Exit codes: 8 another canary is under way,
-    9 rolled back. Without --to: puts the route in place and says what serves.
+    cluster: after a kill the same command goes on, --rollback goes back. Exit codes: 8 another canary or a promotion is
+    under way, 9 rolled back. Without --to: puts the route in place and says what serves.
 
     Example: servepath canary --to sha256:… --steps 5,25,50,100 --hold 60s --kubeconfig ./kubeconfig --report ./report
     """

@@ -1,4 +1,4 @@
-"""What servepath knows of a cluster: three addresses."""
+"""What servepath knows of a cluster: three addresses; and how long one that changes a release locks it there."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ class Cluster:
     gateway_namespace: str = "kserve"
     gateway_name: str = "kserve-ingress-gateway"
     context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a Lease is held and waited for.
+
+    Attributes:
+        duration_s: a holder that has not renewed it for so long is gone.
+        renew_s: how often the holder renews it.
+        wait_s: how long somebody else's is waited for.
+        poll_s: how often somebody else's is looked at.
+    """
+
+    duration_s: int = 30
+    renew_s: float = 8.0
+    wait_s: float = 45.0
+    poll_s: float = 1.0

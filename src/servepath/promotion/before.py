@@ -11,9 +11,9 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret
 
 from servepath.cluster.client import errors_of
+from servepath.cluster.labels import RECORD, RELEASE, labels_of
 from servepath.errors import ClusterError
 from servepath.promotion.history import pack, record_name, unpack
-from servepath.promotion.labels import RECORD, RELEASE, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -17,8 +17,8 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap
 
 from servepath.cluster.client import errors_of
+from servepath.cluster.labels import RECORD, RELEASE, labels_of
 from servepath.errors import ClusterError
-from servepath.promotion.labels import RECORD, RELEASE, labels_of
 from servepath.promotion.record import Record, State, from_json, to_json
 
 if TYPE_CHECKING:

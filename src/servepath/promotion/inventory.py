@@ -13,8 +13,8 @@ import httpx2
 from lightkube.generic_resource import GenericNamespacedResource, create_api_info
 
 from servepath.cluster.client import errors_of
+from servepath.cluster.labels import RECORD, RELEASE
 from servepath.cluster.objects import MANAGED_BY, OWNER
-from servepath.promotion.labels import RECORD, RELEASE
 from servepath.serving.model import ServingPath
 from servepath.serving.render import INSTANCE
 from servepath.serving.slots import Slot, route_name, slot_name

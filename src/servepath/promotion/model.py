@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from servepath.bench.model import BenchPlan
 from servepath.canary.model import CanaryPlan
+from servepath.cluster.model import LeaseTimes
 from servepath.modelcar.registry.client import RegistryOptions
 from servepath.modelcar.registry.reference import parse_pinned
-from servepath.promotion.lease import LeaseTimes
 from servepath.serving.model import ServingPath, ServingSpec
 
 if TYPE_CHECKING:

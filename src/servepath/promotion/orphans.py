@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servepath.cluster.client import kubectl_for, kubernetes
+from servepath.cluster.labels import RECORD, RELEASE
 from servepath.cluster.objects import place
 from servepath.promotion.history import read_history
 from servepath.promotion.inventory import instances_of, key_of, owned
-from servepath.promotion.labels import RECORD, RELEASE
 from servepath.serving.render import INSTANCE
 
 if TYPE_CHECKING:

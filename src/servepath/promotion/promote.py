@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from servepath.canary.held import new_holder
 from servepath.cluster.client import kubernetes
+from servepath.cluster.lease import PROMOTION, LeaseLostError, hold, new_holder
 from servepath.cluster.objects import ensure_namespace
 from servepath.errors import ClusterError, PromotionRolledBackError, first_servepath_error
 from servepath.evidence import Verdict
@@ -16,7 +16,6 @@ from servepath.promotion.before import Before
 from servepath.promotion.current import read_current, refuse_canary
 from servepath.promotion.engines import await_engines
 from servepath.promotion.history import last_succeeded, read_history
-from servepath.promotion.lease import LeaseLostError, hold
 from servepath.promotion.plan import make_plan
 from servepath.promotion.preflight.results import refuse_missing
 from servepath.promotion.proof import Wanted, refuse_unproven
@@ -34,11 +33,11 @@ from servepath.serving.switch import stop
 if TYPE_CHECKING:
     from lightkube import AsyncClient
 
+    from servepath.cluster.lease import Holding
     from servepath.cluster.model import Cluster
     from servepath.modelcar.registry.client import RegistryOptions
     from servepath.promotion.evidence import Evidence
     from servepath.promotion.history import Kept
-    from servepath.promotion.lease import Holding
     from servepath.promotion.model import Plan, PromotionRequest
     from servepath.stages import Stages
 
@@ -90,7 +89,7 @@ async def _promote(client: AsyncClient, request: PromotionRequest, stages: Stage
         await refuse(request, evidence.plan)
         note(in_words(evidence.plan))
     await ensure_namespace(client, spec.namespace)
-    async with hold(client, spec.namespace, spec.name, new_holder(), request.lease) as holding:
+    async with hold(client, spec.namespace, spec.name, new_holder(PROMOTION), request.lease) as holding:
         job = _Job(client, request, stages, evidence, holding)
         await job.recover()
         return await job.promote()
@@ -119,7 +118,7 @@ async def recover_release(
                 for kept in await read_history(client, namespace, release)
                 if not kept.record.is_over
             )
-        async with hold(client, namespace, release, new_holder()):
+        async with hold(client, namespace, release, new_holder(PROMOTION)):
             is_done = partial(_is_done, client, cluster, registries)
             return await recover(client, namespace, release, is_done, partial(await_engines, client))
 
@@ -195,7 +194,7 @@ class _Job:
         before = Before(await take_snapshot(self._client, spec.namespace, spec.name), current.is_serving)
         record = await self._new_record(history, strategy)
         transaction = await begin(self._client, record, before, self._await_engines)
-        steps = Steps(self._client, request, self._stages, self._evidence, transaction, current, history)
+        steps = Steps(self._client, request, self._stages, self._evidence, self._holding, transaction, current, history)
         try:
             await transaction.run(steps.by_stage())
             with anyio.CancelScope(shield=True):  # an interrupt in the middle would leave open whether it succeeded

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from servepath.canary.gateway import await_taken, prove
-from servepath.canary.held import HeldRoute, new_holder
-from servepath.canary.held import now as held_now
-from servepath.canary.model import FULL_PERCENT, CanaryPlan, Outcome
+from servepath.canary.held import HeldRoute, now
+from servepath.canary.model import FULL_PERCENT, Outcome
 from servepath.canary.run import adopt, run_canary
 from servepath.canary.slots import await_drained, put_away
 from servepath.canary.state import Canary, Phase, RouteState, begun, deployed, finished, stepped
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
     from servepath.canary.lead import Gate
-    from servepath.canary.model import CanaryResult
+    from servepath.canary.model import CanaryPlan, CanaryResult
     from servepath.canary.stable import Stable
+    from servepath.cluster.lease import Holding
     from servepath.promotion.current import Current
     from servepath.promotion.model import PromotionRequest
     from servepath.serving.model import Endpoint, ServingSpec
@@ -49,64 +49,64 @@ async def shift_at_once(request: PromotionRequest, current: Current) -> str:
 
 
 async def shift_by_canary(
-    request: PromotionRequest, plan: CanaryPlan, gate: Gate, note: Callable[[str], None]
+    request: PromotionRequest, holding: Holding, plan: CanaryPlan, gate: Gate, note: Callable[[str], None]
 ) -> CanaryResult:
     """Lead clients to a canary step by step.
 
     Args:
         request: what is promoted.
+        holding: the promotion's Lease.
         plan: the steps.
         gate: is asked before any client meets it, and again behind the last step.
         note: is told what is done.
 
     Raises:
         CanaryRolledBackError: the canary was rolled back; it says why.
-        PromotionRefusedError: another controller leads a canary.
+        PromotionRefusedError: somebody else changed the route.
         ClusterError: the cluster does not follow.
     """
-    result = await run_canary(request.cluster, request.spec, plan, gate=gate, progress=note)
+    result = await run_canary(request.cluster, request.spec, plan, holding=holding, gate=gate, progress=note)
     if result.outcome is not Outcome.PROMOTED:
         raise CanaryRolledBackError(result)
     return result
 
 
-async def switch(client: AsyncClient, request: PromotionRequest, gate: Gate, note: Callable[[str], None]) -> None:
+async def switch(
+    client: AsyncClient, request: PromotionRequest, holding: Holding, gate: Gate, note: Callable[[str], None]
+) -> None:
     """Lead all clients to a candidate at once: for going back to what served before, measured by nothing but its gate.
 
     Raises:
-        PromotionRefusedError: another controller leads a canary.
+        PromotionRefusedError: somebody else changed the route.
         ClusterError: the candidate does not answer, or the cluster does not follow.
     """
     spec = request.spec
     stable = await adopt(request.cluster, request.namespace, request.name, request.profile)
     state = stable.state or RouteState(Slot.BLUE)
-    time = held_now()
     canary = Canary(
         id=uuid4().hex[:12],
         slot=state.stable.other,
         modelcar=spec.modelcar_reference,
         steps_percent=(FULL_PERCENT,),
-        started=time,
-        holder=new_holder(),
-        renewed=time,
+        started=now(),
+        holder=holding.holder,
         replaced=stable.spec.modelcar_reference,
     )
     gateway = GatewayRef(request.cluster.gateway_namespace, request.cluster.gateway_name)
     held = HeldRoute(client, spec, gateway, state)
     await held.move(begun(state, canary))
-    async with held.renewing(CanaryPlan().lease_s):
-        await held.move(deployed(held.state))
+    await held.move(deployed(held.state))
+    await await_taken(stable.endpoint, held.state.revision)
+    candidate = endpoint_of(spec, canary.slot, stable)
+    await prove(candidate)
+    await gate(candidate)
+    for _ in range(2):  # all of the traffic, and the new stable slot
+        await held.move(stepped(held.state))
         await await_taken(stable.endpoint, held.state.revision)
-        candidate = endpoint_of(spec, canary.slot, stable)
-        await prove(candidate)
-        await gate(candidate)
-        for _ in range(2):  # all of the traffic, and the new stable slot
-            await held.move(stepped(held.state))
-            await await_taken(stable.endpoint, held.state.revision)
-        note(f"put away the slot {state.stable}")
-        await await_drained(client, spec, state.stable)
-        await put_away(request.cluster, spec, state.stable, Phase.PROMOTED)
-        await held.move(finished(held.state))
+    note(f"put away the slot {state.stable}")
+    await await_drained(client, spec, state.stable)
+    await put_away(request.cluster, spec, state.stable, Phase.PROMOTED)
+    await held.move(finished(held.state))
 
 
 def endpoint_of(spec: ServingSpec, slot: Slot, stable: Stable) -> Endpoint:

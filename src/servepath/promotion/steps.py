@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lightkube import AsyncClient
 
+    from servepath.cluster.lease import Holding
     from servepath.modelcar.model import Progress
     from servepath.promotion.current import Current
     from servepath.promotion.evidence import Evidence
@@ -41,6 +42,7 @@ class Steps:
         request: what is promoted.
         stages: the clock of the run.
         evidence: is filled as the promotion goes on.
+        holding: the release's Lease.
         transaction: writes down how far it is.
         current: what served when it began.
         history: the records of its release.
@@ -50,6 +52,7 @@ class Steps:
     request: PromotionRequest
     stages: Stages
     evidence: Evidence
+    holding: Holding
     transaction: Transaction
     current: Current
     history: tuple[Kept, ...]
@@ -134,10 +137,10 @@ class Steps:
                     notes[-1](what)
 
             if request.canary is None:
-                await switch(self.client, request, gate, tell)
+                await switch(self.client, request, self.holding, gate, tell)
                 return
             try:
-                self.evidence.canary = await shift_by_canary(request, request.canary, gate, tell)
+                self.evidence.canary = await shift_by_canary(request, self.holding, request.canary, gate, tell)
             except CanaryRolledBackError as error:
                 self.evidence.canary = error.result
                 raise (failed[0] if failed else error) from error

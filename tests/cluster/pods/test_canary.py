@@ -22,6 +22,7 @@ from servepath.canary.route import read_state, read_weights
 from servepath.canary.run import roll_back, run_canary
 from servepath.canary.stable import find_stable
 from servepath.cluster.client import kubernetes
+from servepath.cluster.model import LeaseTimes
 from servepath.cluster.objects import read
 from servepath.errors import CheckFailedError, PromotionRefusedError
 from servepath.serving.deploy import delete, deploy_kserve
@@ -50,7 +51,7 @@ PLAN = CanaryPlan(
         requests_per_block=1, prompt_tokens=16, output_tokens=8, warmup_requests=1, bootstrap_resamples=2000
     ),
     client=ClientPlan(rate_per_s=5.0, output_tokens=20, timeout_s=20.0),
-    lease_s=3.0,
+    lease=LeaseTimes(duration_s=6, renew_s=1.5, wait_s=12.0),
 )
 
 
@@ -228,8 +229,8 @@ async def test_a_second_canary_is_refused_while_the_first_goes_on(
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         await stepping.wait()
-        with pytest.raises(PromotionRefusedError, match=f"a canary to {spec.modelcar_reference} is under way"):
-            await run_canary(serving_cluster, spec, PLAN)
+        with pytest.raises(PromotionRefusedError, match=r"another is under way: canary .* holds the Lease"):
+            await run_canary(serving_cluster, spec, replace(PLAN, lease=replace(PLAN.lease, wait_s=2.0)))
     assert [(one.outcome, lost(one)) for one in results] == [(Outcome.PROMOTED, [])]
 
 

@@ -26,6 +26,7 @@ from servepath.canary.model import CanaryPlan, ClientPlan
 from servepath.canary.slots import delete_canary
 from servepath.canary.stable import find_stable
 from servepath.cluster.client import kubernetes
+from servepath.cluster.model import LeaseTimes
 from servepath.evidence import RunInfo, Verdict
 from servepath.modelcar.attach.referrers import list_referrers
 from servepath.modelcar.build import build_and_push
@@ -36,7 +37,6 @@ from servepath.modelcar.registry.retry import RetryPolicy
 from servepath.modelcar.source.directory import open_source
 from servepath.promotion.history import read_history
 from servepath.promotion.inventory import inventory
-from servepath.promotion.lease import LeaseTimes
 from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.orphans import find_orphans
 from servepath.promotion.promote import recover_release
@@ -87,7 +87,6 @@ CANARY = CanaryPlan(
     max_slowdown_percent=60.0,
     bench=SMALL,
     client=ClientPlan(rate_per_s=4.0, output_tokens=10, timeout_s=20.0),
-    lease_s=3.0,
 )
 GATE = GatePlan(SMALL, Slo(ttft_p95_s=2.0, itl_p95_s=1.0, e2e_p95_s=5.0), 60.0, expected_answer="")
 QUICK = LeaseTimes(duration_s=10, renew_s=2.0, wait_s=25.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from servepath.promotion.labels import RECORD
+from servepath.cluster.labels import RECORD
 
 if TYPE_CHECKING:
     from ci.node.control_plane import ControlPlane

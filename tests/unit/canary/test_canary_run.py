@@ -19,6 +19,8 @@ from servepath.canary.route import read_state
 from servepath.canary.run import adopt, find_target, roll_back, run_canary
 from servepath.canary.state import Canary, begun
 from servepath.cluster.client import kubernetes
+from servepath.cluster.lease import LeaseLostError, hold, lease_name
+from servepath.cluster.model import LeaseTimes
 from servepath.errors import CheckFailedError, ClusterError, PromotionRefusedError, UsageError
 from servepath.serving.deploy import deploy_kserve
 from servepath.serving.find import find
@@ -44,8 +46,9 @@ PLAN = CanaryPlan(
     max_slowdown_percent=300.0,
     bench=BenchPlan(requests_per_block=1, prompt_tokens=8, output_tokens=6, warmup_requests=1, bootstrap_resamples=100),
     client=ClientPlan(rate_per_s=50.0, output_tokens=3, timeout_s=5.0),
-    lease_s=0.6,
+    lease=LeaseTimes(duration_s=5, renew_s=0.2, wait_s=10.0, poll_s=0.02),
 )
+IMPATIENT = replace(PLAN, hold_s=1.0, lease=replace(PLAN.lease, wait_s=0.3))
 CANARY = replace(SPEC, modelcar_reference=NEW)
 PROFILE = SPEC.profile
 
@@ -56,6 +59,15 @@ async def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with small_cluster(tmp_path) as cluster:
         await deploy_kserve(cluster.cluster, SPEC, "key")
         yield cluster
+
+
+def lease_held_by(small: SmallCluster, holder: str | None = None) -> str:
+    """Whoever holds the Lease; or let somebody else hold it, whatever its holder does."""
+    key = "leases", NAMESPACE, lease_name(NAME)
+    if holder is not None:
+        lease = small.world.objects[key]
+        small.world.put("leases", NAMESPACE, lease | {"spec": lease["spec"] | {"holderIdentity": holder}})
+    return str(small.world.objects[key]["spec"]["holderIdentity"])
 
 
 def lost(result: CanaryResult) -> list[str]:
@@ -151,9 +163,9 @@ async def killed(small: SmallCluster, write: int, gate: Gate | None = None) -> b
     cut = threading.Event()
     made = 0
 
-    def fault(method: str, _: str) -> int:
+    def fault(method: str, path: str) -> int:
         nonlocal made
-        made += method != "GET"
+        made += method != "GET" and "/leases" not in path
         if made > write:
             cut.set()
         return 500 if cut.is_set() else 0
@@ -166,10 +178,10 @@ async def killed(small: SmallCluster, write: int, gate: Gate | None = None) -> b
     async with anyio.create_task_group() as group:
         group.start_soon(end_when_cut)
         with suppress(ClusterError):
-            # Renewals would count as writes.
-            await run_canary(small.cluster, CANARY, replace(PLAN, lease_s=60.0), gate=gate)
+            await run_canary(small.cluster, CANARY, PLAN, gate=gate)
         group.cancel_scope.cancel()
     small.world.fault = None
+    lease_held_by(small, "")  # as if it had run out: that is waited for in tests/unit/promotion/test_promotion_lease.py
     was_cut = cut.is_set()
     cut.set()  # the thread that waits for it would keep the interpreter from ending
     return was_cut
@@ -227,28 +239,86 @@ def when(event: anyio.Event, words: str) -> Callable[[str], None]:
     return progress
 
 
-async def test_a_second_controller_is_refused_and_the_first_goes_on(small: SmallCluster) -> None:
+async def test_a_second_canary_and_a_promotion_are_refused_and_the_first_goes_on(small: SmallCluster) -> None:
     results: list[CanaryResult] = []
     stepping = anyio.Event()
-    plan = replace(PLAN, hold_s=1.0)
 
     async def first() -> None:
-        results.append(await run_canary(small.cluster, CANARY, plan, progress=when(stepping, "step 1")))
+        results.append(await run_canary(small.cluster, CANARY, IMPATIENT, progress=when(stepping, "step 1")))
 
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         await stepping.wait()
-        with pytest.raises(PromotionRefusedError, match="is under way, led by"):
-            await run_canary(small.cluster, CANARY, plan)
+        with pytest.raises(PromotionRefusedError, match=r"another is under way: canary .* holds the Lease") as caught:
+            await run_canary(small.cluster, CANARY, IMPATIENT)
+        async with kubernetes(small.cluster) as client:
+            with pytest.raises(PromotionRefusedError, match=r"canary .* holds the Lease"):
+                async with hold(client, NAMESPACE, NAME, "promotion box/1", IMPATIENT.lease):
+                    pytest.fail("two hold it")
+    assert (caught.value.where, caught.value.next_command) == (
+        f"Lease {NAMESPACE}/{NAME}-promotion",
+        f"servepath canary --namespace {NAMESPACE} --name {NAME}",
+    )
     assert [(one.outcome, lost(one)) for one in results] == [(Outcome.PROMOTED, [])]
+    assert lease_held_by(small) == ""
 
 
-async def test_who_rolls_back_takes_over_and_the_first_cannot_write_any_more(small: SmallCluster) -> None:
+async def test_a_canary_is_refused_while_a_promotion_copies_or_deploys(small: SmallCluster) -> None:
+    async with kubernetes(small.cluster) as client, hold(client, NAMESPACE, NAME, "promotion box/1", PLAN.lease):
+        with pytest.raises(PromotionRefusedError, match="promotion box/1 holds the Lease") as caught:
+            await run_canary(small.cluster, CANARY, IMPATIENT)
+    assert (caught.value.exit_code, caught.value.next_command.split()[1]) == (8, "history")
+    assert small.route() is None
+    assert small.runs() == {Slot.BLUE}
+
+
+async def test_the_canary_of_a_promotion_has_its_lease_and_is_not_rolled_back_beside_it(
+    small: SmallCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results: list[CanaryResult] = []
+    stepping = anyio.Event()
+    monkeypatch.setattr("servepath.canary.run.CanaryPlan", lambda: IMPATIENT)
+
+    async def promotion() -> None:
+        async with (
+            kubernetes(small.cluster) as client,
+            hold(client, NAMESPACE, NAME, "promotion box/1", PLAN.lease) as holding,
+        ):
+            told = when(stepping, "step 1")
+            results.append(await run_canary(small.cluster, CANARY, IMPATIENT, holding=holding, progress=told))
+            assert lease_held_by(small) == "promotion box/1"
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(promotion)
+        await stepping.wait()
+        with pytest.raises(PromotionRefusedError, match="promotion box/1 holds the Lease"):
+            await roll_back(small.cluster, NAMESPACE, NAME, PROFILE)
+    assert [one.outcome for one in results] == [Outcome.PROMOTED]
+
+
+async def test_who_loses_the_lease_changes_nothing_more_and_the_next_call_goes_on(small: SmallCluster) -> None:
+    stepping = anyio.Event()
+
+    async def first() -> None:
+        with pytest.raises(LeaseLostError, match="now held by promotion box/1"):
+            await run_canary(small.cluster, CANARY, replace(PLAN, hold_s=30.0), progress=when(stepping, "step 1"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        await stepping.wait()
+        lease_held_by(small, "promotion box/1")
+    assert small.weights() == {Slot.BLUE: 90, Slot.GREEN: 10}
+    assert lease_held_by(small, "") == ""
+    result = await run_canary(small.cluster, CANARY, PLAN)
+    assert (result.outcome, result.resumed) == (Outcome.PROMOTED, True)
+
+
+async def test_who_rolls_back_takes_the_lease_at_once_and_the_first_cannot_write_any_more(small: SmallCluster) -> None:
     stepping = anyio.Event()
     plan = replace(PLAN, hold_s=30.0)
 
     async def first() -> None:
-        with pytest.raises(PromotionRefusedError, match="another controller took over"):
+        with pytest.raises(LeaseLostError, match="now held by canary"):
             await run_canary(small.cluster, CANARY, plan, progress=when(stepping, "step 1"))
 
     async with anyio.create_task_group() as group:
@@ -293,28 +363,24 @@ async def test_a_busy_api_server_ends_no_canary(small: SmallCluster, method: str
         if said.startswith("step 1"):
             busy_once(small, method, status)
 
-    # Without a renewal, so that it is the step's own write.
-    result = await run_canary(small.cluster, CANARY, replace(PLAN, lease_s=60.0), progress=progress)
+    result = await run_canary(small.cluster, CANARY, PLAN, progress=progress)
     assert (result.outcome, result.cause) == (Outcome.PROMOTED, "")
     assert (small.weights(), small.runs()) == ({Slot.GREEN: 100}, {Slot.GREEN})
 
 
 @pytest.mark.parametrize(("method", "status"), BUSY)
-async def test_a_renewal_outlasts_a_busy_api_server(small: SmallCluster, method: str, status: int) -> None:
+async def test_who_takes_over_outlasts_a_busy_api_server(small: SmallCluster, method: str, status: int) -> None:
     adopted = await adopt(small.cluster, NAMESPACE, NAME, PROFILE)
     assert adopted.state is not None
-    canary = Canary("id", Slot.GREEN, NEW, (10, 100), "2026-01-01", "me", "2026-01-01", OLD)
+    canary = Canary("id", Slot.GREEN, NEW, (10, 100), "2026-01-01", "me", OLD)
     async with kubernetes(small.cluster) as client:
         held = HeldRoute(client, SPEC, GatewayRef(), adopted.state)
         await held.move(begun(adopted.state, canary))
         busy_once(small, method, status)
-        await held.renew()
+        assert await held.take_over("another")
     route = small.route()
     assert route is not None
-    assert read_state(route) == held.state
-    assert held.state.canary is not None
-    assert held.state == begun(adopted.state, replace(canary, renewed=held.state.canary.renewed))
-    assert held.state.canary.renewed != canary.renewed
+    assert read_state(route) == held.state == begun(adopted.state, replace(canary, holder="another"))
 
 
 async def test_a_write_whose_answer_never_came_is_still_its_own(small: SmallCluster) -> None:

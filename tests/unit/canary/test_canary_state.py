@@ -41,7 +41,7 @@ slots = st.sampled_from(Slot)
 
 
 def canary(slot: Slot, steps_percent: tuple[int, ...] = (5, 100)) -> Canary:
-    return Canary("id", slot, NEW, steps_percent, "2026-01-01", "me", "2026-01-01", OLD)
+    return Canary("id", slot, NEW, steps_percent, "2026-01-01", "me", OLD)
 
 
 def walked(state: RouteState, moves: int) -> RouteState:
@@ -100,7 +100,7 @@ def test_a_promoted_canary_is_the_stable_slot_without_another_move(
 @given(states)
 def test_no_move_changes_what_is_routed_without_a_new_revision(state: RouteState) -> None:
     assert state.canary is not None
-    following = [held_by(state, "other", "later"), rolled_back(state, "")]
+    following = [held_by(state, "other"), rolled_back(state, "")]
     if not state.canary.is_over:
         following.append(walked(state, 1))
     else:
@@ -327,7 +327,7 @@ def test_steps_that_do_not_rise_to_100_are_refused(wrong: tuple[int, ...]) -> No
 
 
 def test_a_plan_out_of_range_is_refused() -> None:
-    for name, value in {"hold_s": 0.0, "lease_s": -1.0, "max_extensions": -1, "max_error_rate": float("nan")}.items():
+    for name, value in {"hold_s": 0.0, "max_extensions": -1, "max_error_rate": float("nan")}.items():
         with pytest.raises(UsageError, match=name):
             CanaryPlan(**{name: value})  # type: ignore[arg-type]
     plan = CanaryPlan()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servepath.canary.slots import CLUSTER_LOCAL
+from servepath.cluster.labels import RECORD, RELEASE, labels_of
 from servepath.cluster.model import Cluster
 from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.current import Current, read_current, refuse_canary
-from servepath.promotion.labels import RECORD, RELEASE, labels_of
 from servepath.promotion.orphans import orphans_of
 from servepath.promotion.record import Strategy
 from servepath.serving.model import ServingPath

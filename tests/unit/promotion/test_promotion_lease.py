@@ -9,8 +9,9 @@ import anyio
 import pytest
 from lightkube.resources.coordination_v1 import Lease
 
+from servepath.cluster.lease import LeaseLostError, hold, lease_name
+from servepath.cluster.model import LeaseTimes
 from servepath.errors import PromotionRefusedError
-from servepath.promotion.lease import LeaseLostError, LeaseTimes, hold, lease_name
 from tests.unit.promotion.examples import NAMESPACE, RELEASE
 
 if TYPE_CHECKING:

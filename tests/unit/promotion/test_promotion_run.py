@@ -13,6 +13,8 @@ import anyio
 import pytest
 
 from servepath.cluster.client import kubernetes
+from servepath.cluster.lease import lease_name
+from servepath.cluster.model import LeaseTimes
 from servepath.errors import ClusterError
 from servepath.evidence import CheckResult, RunInfo, Verdict
 from servepath.modelcar.build import build_and_push
@@ -22,7 +24,6 @@ from servepath.promotion.before import Before
 from servepath.promotion.current import Current
 from servepath.promotion.engines import await_engines
 from servepath.promotion.history import read_history
-from servepath.promotion.lease import LeaseTimes, lease_name
 from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.promote import recover_release
 from servepath.promotion.record import Record, Stage, State
@@ -369,7 +370,7 @@ async def test_a_second_one_is_refused_while_the_first_is_under_way(request_: Pr
         group.cancel_scope.cancel()
     assert second.error is not None
     assert second.error.exit_code == 8
-    assert "another promotion is under way" in second.error.what
+    assert "another is under way: promotion " in second.error.what
 
 
 @pytest.mark.parametrize("is_interrupted", [False, True], ids=["failed", "interrupted"])

@@ -1,4 +1,4 @@
-"""One promotion of a release at a time: a coordination.k8s.io Lease that is held, renewed, taken over when it ran out.
+"""One promotion or canary of a release at a time: a coordination.k8s.io Lease, renewed, taken over when it ran out.
 
 The rules are those of Kubernetes' own leader election (client-go v0.34, tools/leaderelection): whether a holder is
 gone is told by the observer's own clock, from when the Lease last changed before its eyes, so that no two machines'
@@ -8,11 +8,13 @@ one is refused.
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import anyio
 import httpx2
@@ -23,8 +25,9 @@ from lightkube.resources.coordination_v1 import Lease
 from msgspec.structs import replace
 
 from servepath.cluster.client import errors_of
+from servepath.cluster.labels import labels_of
+from servepath.cluster.model import LeaseTimes
 from servepath.errors import ClusterError, PromotionRefusedError
-from servepath.promotion.labels import labels_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,21 +35,10 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTimes:
-    """How long a Lease is held and waited for.
-
-    Attributes:
-        duration_s: a holder that has not renewed it for so long is gone.
-        renew_s: how often the holder renews it.
-        wait_s: how long somebody else's is waited for.
-        poll_s: how often somebody else's is looked at.
-    """
-
-    duration_s: int = 30
-    renew_s: float = 8.0
-    wait_s: float = 45.0
-    poll_s: float = 1.0
+PROMOTION = "promotion"
+CANARY = "canary"
+_SHOWN_BY = {PROMOTION: "history", CANARY: "canary"}
+"""The command that says how far it is."""
 
 
 class LeaseLostError(ClusterError):
@@ -58,9 +50,20 @@ def lease_name(release: str) -> str:
     return f"{release}-promotion"
 
 
+def new_holder(work: str) -> str:
+    """Name a holder: what it does, the machine and the process for a person, and what no other has."""
+    return f"{work} {socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
+
+
 @asynccontextmanager
-async def hold(
-    client: AsyncClient, namespace: str, release: str, holder: str, times: LeaseTimes | None = None
+async def hold(  # noqa: PLR0913 - whose it is, who holds it and how, each a word or two
+    client: AsyncClient,
+    namespace: str,
+    release: str,
+    holder: str,
+    times: LeaseTimes | None = None,
+    *,
+    at_once_from: str = "",
 ) -> AsyncIterator[Holding]:
     """Hold the Lease of a release for the block; the block is cancelled when it is lost.
 
@@ -70,8 +73,9 @@ async def hold(
         client: the Kubernetes client.
         namespace: the release's namespace, which exists.
         release: base name of what is promoted.
-        holder: who holds it; no two processes may have the same.
+        holder: who holds it, as `new_holder` gives it; no two processes may have the same.
         times: how long it is held and waited for.
+        at_once_from: the work of those from whom it is taken without waiting, whether they live or not; empty for none.
 
     Raises:
         PromotionRefusedError: somebody else held it all the time that was waited.
@@ -79,7 +83,7 @@ async def hold(
         ClusterError: the API server refuses.
     """
     held = Holding(client, namespace, release, holder, times or LeaseTimes())
-    await held.acquire()
+    await held.acquire(at_once_from)
     failed: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -110,14 +114,15 @@ async def hold(
 
 
 class Holding:
-    """A Lease that one process holds, or waits for; `lost` says why it holds it no more."""
+    """A Lease that one process holds, or waits for; `holder` names it, `lost` says why it holds it no more."""
 
     def __init__(self, client: AsyncClient, namespace: str, release: str, holder: str, times: LeaseTimes) -> None:
         self._client, self._namespace, self._release = client, namespace, release
-        self._holder, self._times = holder, times
+        self._times = times
         self._name = lease_name(release)
         self._lease: Lease | None = None
         self._shielded: anyio.CancelScope | None = None
+        self.holder = holder
         self.lost: LeaseLostError | None = None
 
     @contextmanager
@@ -140,8 +145,8 @@ class Holding:
     def _place(self) -> str:
         return f"Lease {self._namespace}/{self._name}"
 
-    async def acquire(self) -> None:
-        """Take the Lease as soon as it is free or has run out.
+    async def acquire(self, at_once_from: str = "") -> None:
+        """Take the Lease as soon as it is free or has run out, or somebody who does this work holds it.
 
         Raises:
             PromotionRefusedError: it did not become so in the time that is waited.
@@ -153,7 +158,7 @@ class Holding:
             while True:
                 lease = await self._read()
                 now_s = anyio.current_time()
-                if lease is None or _is_free(lease):
+                if lease is None or _is_free(lease) or _work_of(lease) == at_once_from:
                     if await self._take(lease):
                         return
                     continue
@@ -198,7 +203,7 @@ class Holding:
         # Read anew: a renewal that was cancelled may have been written.
         with suppress(httpx2.HTTPError):
             lease = await self._read()
-            if lease is not None and lease.spec is not None and lease.spec.holderIdentity == self._holder:
+            if lease is not None and lease.spec is not None and lease.spec.holderIdentity == self.holder:
                 spec = replace(lease.spec, holderIdentity="", leaseDurationSeconds=1, renewTime=_now())
                 await self._client.replace(replace(lease, spec=spec))
 
@@ -214,9 +219,9 @@ class Holding:
                 raise
             # A write whose answer was lost looks like somebody else's: see who holds it now.
             present = await self._read()
-            if present is None or present.spec is None or present.spec.holderIdentity != self._holder:
+            if present is None or present.spec is None or present.spec.holderIdentity != self.holder:
                 raise LeaseLostError(
-                    f"now held by {_holder(present)}", where=self._place, expected=f"held by {self._holder}"
+                    f"now held by {_holder(present)}", where=self._place, expected=f"held by {self.holder}"
                 ) from error
             self._lease = present
 
@@ -232,7 +237,7 @@ class Holding:
         """Write this holder into the Lease; False when somebody else was faster."""
         now = _now()
         spec = LeaseSpec(
-            holderIdentity=self._holder,
+            holderIdentity=self.holder,
             leaseDurationSeconds=self._times.duration_s,
             acquireTime=now,
             renewTime=now,
@@ -251,11 +256,12 @@ class Holding:
         return True
 
     def _refused(self, lease: Lease) -> PromotionRefusedError:
+        command = _SHOWN_BY.get(_work_of(lease), "history")
         return PromotionRefusedError(
-            f"another promotion is under way: {_holder(lease)} holds the Lease",
+            f"another is under way: {_holder(lease)} holds the Lease",
             where=self._place,
-            expected="one promotion of a release at a time",
-            next_command=f"servepath history --namespace {self._namespace} --name {self._release}",
+            expected="one promotion or canary of a release at a time",
+            next_command=f"servepath {command} --namespace {self._namespace} --name {self._release}",
         )
 
 
@@ -265,6 +271,11 @@ def _is_free(lease: Lease) -> bool:
 
 def _holder(lease: Lease | None) -> str:
     return (lease.spec.holderIdentity if lease and lease.spec else None) or "nobody"
+
+
+def _work_of(lease: Lease) -> str:
+    """Give what a holder does."""
+    return _holder(lease).partition(" ")[0]
 
 
 def _now() -> datetime:
