@@ -18,7 +18,7 @@ from servepath.promotion.before import Before, read_before
 from servepath.promotion.history import read_history
 from servepath.promotion.inventory import key_of
 from servepath.promotion.record import Record, State
-from servepath.promotion.restore import take_snapshot
+from servepath.promotion.restore import NoWaits, take_snapshot
 from servepath.promotion.transaction import KILLED, begin, recover
 from servepath.promotion.who import who
 from servepath.serving.deploy import apply_kserve, apply_raw
@@ -45,8 +45,8 @@ def spec() -> ServingSpec:
     return unschedulable("promotion")
 
 
-async def await_nothing(one: Record, changed: Sequence[Any]) -> None:
-    del one, changed
+def no_waits(_: Record) -> NoWaits:
+    return NoWaits()
 
 
 def by_key(snapshot: Sequence[Any]) -> dict[tuple[str, str], Any]:
@@ -87,7 +87,7 @@ async def test_a_release_is_put_back_field_for_field_with_the_owners_of_each(
         await deploy(client, cluster, spec, KEY)
         before = await take_snapshot(client, spec.namespace, spec.name)
         record = Record(1, spec, ServingPath.KSERVE, "x", await who(client), "2026-01-02T03:04:05+00:00")
-        transaction = await begin(client, record, Before(before, was_serving=False), await_nothing)
+        transaction = await begin(client, record, Before(before, was_serving=False), no_waits)
         kept = await read_before(client, record)
         assert kept is not None
         assert kept.objects == before
@@ -109,7 +109,7 @@ async def test_a_release_is_put_back_field_for_field_with_the_owners_of_each(
             async def is_done(one: Record) -> bool:
                 raise AssertionError(one)
 
-            (recovered,) = await recover(client, spec.namespace, spec.name, is_done, await_nothing)
+            (recovered,) = await recover(client, spec.namespace, spec.name, is_done, no_waits)
             assert "killed at plan: undone" in str(recovered)
         assert by_key(await take_snapshot(client, spec.namespace, spec.name)) == by_key(before)
         (last,) = await read_history(client, spec.namespace, spec.name)

@@ -28,17 +28,18 @@ _PROOF_REQUEST_S = 60.0
 _SHOWN_CHARACTERS = 200
 
 
-async def await_taken(endpoint: Endpoint, revision: int, *, timeout_s: float = _TAKEN_TIMEOUT_S) -> None:
-    """Await that the gateway leads requests by this state of the route, or a later one.
+async def await_taken(endpoint: Endpoint, revision: int | None, *, timeout_s: float = _TAKEN_TIMEOUT_S) -> None:
+    """Await that the gateway leads requests by this state of the route, or by none where the route is gone.
 
     Args:
         endpoint: the stable hostname.
-        revision: the state's number, which every answer carries.
+        revision: the state's number, which every answer carries; None for a route that was deleted.
         timeout_s: budget in seconds.
 
     Raises:
-        ClusterError: it still leads by an older state when the budget is spent.
+        ClusterError: it still leads by another state when the budget is spent.
     """
+    wanted = "" if revision is None else str(revision)
     seen = "no answer"
     in_a_row = 0
     with anyio.move_on_after(timeout_s):
@@ -52,7 +53,7 @@ async def await_taken(endpoint: Endpoint, revision: int, *, timeout_s: float = _
             else:
                 found = answer.headers.get(REVISION_HEADER, "")
                 seen = f"HTTP {answer.status_code}, {REVISION_HEADER}: {found or 'missing'}"
-                if found.isdigit() and int(found) >= revision:
+                if found == wanted:
                     in_a_row += 1
                     continue
             in_a_row = 0
@@ -62,7 +63,7 @@ async def await_taken(endpoint: Endpoint, revision: int, *, timeout_s: float = _
     raise ClusterError(
         f"the gateway did not take the route in {timeout_s:.0f} s; last seen: {seen}",
         where=f"{endpoint.base_url} (Host: {endpoint.host})",
-        expected=f"answers with {REVISION_HEADER}: {revision}",
+        expected=f"answers with {REVISION_HEADER}: {wanted}" if wanted else f"answers without {REVISION_HEADER}",
         next_command=f"kubectl -n {endpoint.namespace} describe httproutes",
     )
 

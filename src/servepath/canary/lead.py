@@ -15,7 +15,7 @@ from servepath.canary.gateway import await_taken, prove
 from servepath.canary.judge import Verdict, is_hopeless, judge, spent
 from servepath.canary.model import Decision, StepVerdict, WeightChange
 from servepath.canary.pairs import paired_load
-from servepath.canary.slots import await_drained, deploy_slot, put_away
+from servepath.canary.slots import await_left, deploy_slot, put_away
 from servepath.canary.state import Canary, Phase, RouteState, deployed, finished, rolled_back, stepped
 from servepath.errors import PromotionRefusedError, ServepathError, first_servepath_error
 from servepath.serving.model import ServingPath
@@ -220,9 +220,8 @@ class Lead:
         """Put away the slot that serves nobody, once nothing is under way in it."""
         canary = self.canary
         leaving = canary.slot.other if canary.phase is Phase.PROMOTED else canary.slot
-        await await_taken(self.stable.endpoint, self.held.state.revision)
         self.progress(f"{canary.phase}: put away the slot {leaving}")
-        await await_drained(self.client, self.spec, leaving)
+        await await_left(self.client, self.spec, self.stable.endpoint, self.held.state.revision, leaving)
         await put_away(self.cluster, self.spec, leaving, canary.phase)
         await self.held.move(finished(self.held.state))
         return canary

@@ -9,6 +9,7 @@ import anyio
 import httpx2
 from lightkube.resources.core_v1 import Pod
 
+from servepath.canary.gateway import await_taken
 from servepath.canary.state import Phase
 from servepath.cluster.client import errors_of, kubernetes
 from servepath.cluster.wait import conditions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
-    from servepath.serving.model import ServingSpec
+    from servepath.serving.model import Endpoint, ServingSpec
 
 CLUSTER_LOCAL = {"networking.kserve.io/visibility": "cluster-local"}
 """KServe then makes no HTTPRoute. Only for a service that is not there yet, or is stopped: KServe copies the labels of
@@ -47,8 +48,27 @@ async def deploy_slot(client: AsyncClient, cluster: Cluster, spec: ServingSpec, 
     await await_rolled_out(client, expect_kserve(its, objects), api_key)
 
 
-async def await_drained(client: AsyncClient, spec: ServingSpec, slot: Slot) -> None:
-    """Await that the engine of a slot has no request under way, which the gateway leads nobody to any more.
+async def await_left(
+    client: AsyncClient, spec: ServingSpec, endpoint: Endpoint, revision: int | None, slot: Slot
+) -> None:
+    """Await that the gateway leads nobody to a slot any more and that no request is under way there: it may go then.
+
+    Args:
+        client: the Kubernetes client.
+        spec: the model, under the base name of both slots.
+        endpoint: the stable hostname.
+        revision: of the route that does not lead there; None where there is no route of ours any more.
+        slot: which serves nobody.
+
+    Raises:
+        ClusterError: the gateway still leads by another state of the route after a minute.
+    """
+    await await_taken(endpoint, revision)
+    await _await_drained(client, spec, slot)
+
+
+async def _await_drained(client: AsyncClient, spec: ServingSpec, slot: Slot) -> None:
+    """Await that the engine of a slot has no request under way.
 
     Asked of the engine itself, through the API server. Where it does not tell (it is gone, or nobody may ask it), the
     longest time that the route gives a request is awaited: behind it the gateway has ended every one.

@@ -14,7 +14,6 @@ from servepath.errors import ClusterError, PromotionRolledBackError, first_serve
 from servepath.evidence import Verdict
 from servepath.promotion.before import Before
 from servepath.promotion.current import read_current, refuse_canary
-from servepath.promotion.engines import await_engines
 from servepath.promotion.history import last_succeeded, read_history
 from servepath.promotion.plan import make_plan
 from servepath.promotion.preflight.results import refuse_missing
@@ -25,6 +24,7 @@ from servepath.promotion.signature import require_signature
 from servepath.promotion.steps import Steps
 from servepath.promotion.transaction import Recovered, Transaction, begin, now, recover
 from servepath.promotion.verify import verify_promotion
+from servepath.promotion.waits import ClusterWaits
 from servepath.promotion.who import who
 from servepath.serving.model import ServingPath
 from servepath.serving.slots import slot_name
@@ -120,7 +120,7 @@ async def recover_release(
             )
         async with hold(client, namespace, release, new_holder(PROMOTION)):
             is_done = partial(_is_done, client, cluster, registries)
-            return await recover(client, namespace, release, is_done, partial(await_engines, client))
+            return await recover(client, namespace, release, is_done, partial(ClusterWaits, client, cluster))
 
 
 async def _is_done(client: AsyncClient, cluster: Cluster, registries: RegistryOptions, record: Record) -> bool:
@@ -172,16 +172,14 @@ class _Job:
     ) -> None:
         self._client, self._request = client, request
         self._stages, self._evidence, self._holding = stages, evidence, holding
-        self._await_engines = partial(await_engines, client)
+        self._waits = partial(ClusterWaits, client, request.cluster)
 
     async def recover(self) -> None:
         """Finish or undo what a killed promotion left."""
         spec = self._request.spec
         is_done = partial(_is_done, self._client, self._request.cluster, self._request.registries)
         with self._stages.stage("recover") as note:
-            self._evidence.recovered = await recover(
-                self._client, spec.namespace, spec.name, is_done, self._await_engines
-            )
+            self._evidence.recovered = await recover(self._client, spec.namespace, spec.name, is_done, self._waits)
             note("; ".join(map(str, self._evidence.recovered)) or "nothing was left by an earlier promotion")
 
     async def promote(self) -> Record:
@@ -193,7 +191,7 @@ class _Job:
         strategy = current.strategy(request.path, replace=request.replace)
         before = Before(await take_snapshot(self._client, spec.namespace, spec.name), current.is_serving)
         record = await self._new_record(history, strategy)
-        transaction = await begin(self._client, record, before, self._await_engines)
+        transaction = await begin(self._client, record, before, self._waits)
         steps = Steps(self._client, request, self._stages, self._evidence, self._holding, transaction, current, history)
         try:
             await transaction.run(steps.by_stage())

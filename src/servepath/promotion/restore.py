@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightkube.core.exceptions import ApiError
 from lightkube.types import CascadeType
@@ -19,7 +19,7 @@ from servepath.promotion.inventory import RESOURCES, content_of, inventory, key_
 from servepath.serving.stopped import ENGINE_KIND, is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lightkube import AsyncClient
 
@@ -49,6 +49,26 @@ class Restored:
         return ", ".join(f"{len(objects)} {what}" for objects, what in counts if objects) or "nothing had changed"
 
 
+class Waits(Protocol):
+    """What is waited for while a release is put back."""
+
+    async def for_engines(self, changed: Sequence[Json]) -> None:
+        """Await that the engines among the objects that were put back serve, before a route leads there."""
+
+    async def for_clients(self) -> None:
+        """Await that the routes are followed and that no stream runs elsewhere, before an engine goes."""
+
+
+class NoWaits:
+    """Waits for nothing: of a release that did not serve, nobody is led anywhere."""
+
+    async def for_engines(self, changed: Sequence[Json]) -> None:
+        """Go on."""
+
+    async def for_clients(self) -> None:
+        """Go on."""
+
+
 async def take_snapshot(client: AsyncClient, namespace: str, release: str) -> list[Json]:
     """Read what there is of a release, as it can be put back; it holds keys, and belongs into a Secret.
 
@@ -63,20 +83,21 @@ async def restore(
     namespace: str,
     release: str,
     before: Sequence[Json],
-    await_engines: Callable[[Sequence[Json]], Awaitable[None]],
+    waits: Waits,
 ) -> Restored:
     """Make a release what a snapshot says; doing it again changes nothing.
 
-    First the engines that served, then, when they serve again, the routes that lead to them; then engines that were
-    stopped are stopped, and last everything that the snapshot does not know is deleted. So clients are led to an engine
-    that runs at any moment.
+    First the engines that served, then, when they serve again, the routes that lead to them, and a route that the
+    snapshot does not know is deleted; then, when clients have left, engines that were stopped are stopped, and last
+    everything else that the snapshot does not know is deleted. So clients are led to an engine that runs at any moment,
+    and their streams come to their end.
 
     Args:
         client: the Kubernetes client.
         namespace: the release's namespace.
         release: its base name.
         before: what `take_snapshot` gave.
-        await_engines: awaits what was put back, before a route leads there.
+        waits: waits for what must be so before the next thing is done.
 
     Raises:
         ClusterError: the API server refuses, or an object is still there after three minutes.
@@ -89,14 +110,13 @@ async def restore(
         return [one["content"] for key, one in chosen.items() if await _put_back(client, present.get(key), one)]
 
     changed = await put_back(_Turn.FIRST)
-    await await_engines(changed)
+    await waits.for_engines(changed)
     changed += await put_back(_Turn.ROUTES)
-    changed += await put_back(_Turn.STOPPED)
     surplus = [obj for key, obj in present.items() if key not in wanted]
-    for obj in reversed(surplus):
-        await _delete(client, namespace, obj)
-    for obj in surplus:
-        await _until_gone(client, namespace, obj)
+    await _delete_all(client, namespace, [obj for obj in surplus if _turn_of(obj) is _Turn.ROUTES])
+    await waits.for_clients()
+    changed += await put_back(_Turn.STOPPED)
+    await _delete_all(client, namespace, [obj for obj in surplus if _turn_of(obj) is not _Turn.ROUTES])
     return Restored(tuple(map(place, surplus)), tuple(map(place, changed)))
 
 
@@ -106,6 +126,14 @@ def _turn_of(content: Json) -> _Turn:
         return _Turn.ROUTES
     path = next((path for path, engine in ENGINE_KIND.items() if engine == kind), None)
     return _Turn.STOPPED if path is not None and is_stopped(content, path) else _Turn.FIRST
+
+
+async def _delete_all(client: AsyncClient, namespace: str, objects: Sequence[Json]) -> None:
+    """Delete objects in the opposite order of their making, and await that all are gone."""
+    for obj in reversed(objects):
+        await _delete(client, namespace, obj)
+    for obj in objects:
+        await _until_gone(client, namespace, obj)
 
 
 async def _delete(client: AsyncClient, namespace: str, obj: Json) -> None:

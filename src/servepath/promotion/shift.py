@@ -10,7 +10,7 @@ from servepath.canary.gateway import await_taken, prove
 from servepath.canary.held import HeldRoute, now
 from servepath.canary.model import FULL_PERCENT, Outcome
 from servepath.canary.run import adopt, run_canary
-from servepath.canary.slots import await_drained, put_away
+from servepath.canary.slots import await_left, put_away
 from servepath.canary.state import Canary, Phase, RouteState, begun, deployed, finished, stepped
 from servepath.errors import CheckFailedError
 from servepath.serving.model import ServingPath
@@ -104,7 +104,7 @@ async def switch(
         await held.move(stepped(held.state))
         await await_taken(stable.endpoint, held.state.revision)
     note(f"put away the slot {state.stable}")
-    await await_drained(client, spec, state.stable)
+    await await_left(client, spec, stable.endpoint, held.state.revision, state.stable)
     await put_away(request.cluster, spec, state.stable, Phase.PROMOTED)
     await held.move(finished(held.state))
 

@@ -12,16 +12,16 @@ from servepath.promotion.before import Before, drop_before, drop_rest, keep_befo
 from servepath.promotion.history import create_record, prune, read_history, save_record
 from servepath.promotion.patience import patiently
 from servepath.promotion.record import Remedy, Stage, State, advance, begin_undo, end
-from servepath.promotion.restore import Restored, restore
+from servepath.promotion.restore import NoWaits, Restored, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from lightkube import AsyncClient
 
-    from servepath.cluster.objects import Json
     from servepath.promotion.history import Kept
     from servepath.promotion.record import Record
+    from servepath.promotion.restore import Waits
 
 KILLED = "its process was killed"
 
@@ -48,14 +48,12 @@ class Transaction:
     Args:
         client: the Kubernetes client.
         kept: its record, as it was written or read last.
-        await_engines: awaits engines that were put back, before a route leads there.
+        waits: gives what waits while a promotion is undone.
     """
 
-    def __init__(
-        self, client: AsyncClient, kept: Kept, await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]]
-    ) -> None:
+    def __init__(self, client: AsyncClient, kept: Kept, waits: Callable[[Record], Waits]) -> None:
         self._client = client
-        self._await_engines = await_engines
+        self._waits = waits
         self.kept = kept
 
     @property
@@ -116,12 +114,9 @@ class Transaction:
         if before is None:  # killed before anything was changed
             return Restored()
 
-        async def await_engines(changed: Sequence[Json]) -> None:
-            if before.was_serving:
-                await self._await_engines(self.record, changed)
-
         spec = self.record.spec
-        return await restore(self._client, spec.namespace, spec.name, before.objects, await_engines)
+        waits = self._waits(self.record) if before.was_serving else NoWaits()
+        return await restore(self._client, spec.namespace, spec.name, before.objects, waits)
 
     async def _save(self, record: Record, **attached: Any) -> None:
         async def save() -> Kept:
@@ -140,12 +135,7 @@ class Transaction:
         return order.index(self.record.stage) >= order.index(stage)
 
 
-async def begin(
-    client: AsyncClient,
-    record: Record,
-    before: Before,
-    await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]],
-) -> Transaction:
+async def begin(client: AsyncClient, record: Record, before: Before, waits: Callable[[Record], Waits]) -> Transaction:
     """Begin a promotion: write it down, and keep what is there.
 
     Raises:
@@ -153,7 +143,7 @@ async def begin(
     """
     kept = await create_record(client, record, {})
     await keep_before(client, record, before)
-    return Transaction(client, kept, await_engines)
+    return Transaction(client, kept, waits)
 
 
 async def recover(
@@ -161,7 +151,7 @@ async def recover(
     namespace: str,
     release: str,
     is_done: Callable[[Record], Awaitable[bool]],
-    await_engines: Callable[[Record, Sequence[Json]], Awaitable[None]],
+    waits: Callable[[Record], Waits],
 ) -> tuple[Recovered, ...]:
     """Finish or undo every promotion whose process is gone, the newest first. Only for whoever holds the Lease.
 
@@ -170,7 +160,7 @@ async def recover(
         namespace: the release's namespace.
         release: its base name.
         is_done: looks whether one that was at `verify` serves: then it has succeeded.
-        await_engines: awaits engines that were put back.
+        waits: gives what waits while a promotion is undone.
 
     Raises:
         ClusterError: the API server refuses, or what served before does not serve again.
@@ -182,7 +172,7 @@ async def recover(
         remedy = kept.record.remedy
         if remedy is Remedy.NONE:
             continue
-        transaction = Transaction(client, kept, await_engines)
+        transaction = Transaction(client, kept, waits)
         if remedy is Remedy.FINISH and await is_done(kept.record):
             await transaction.succeed(f"{KILLED}, and the next one found it done")
             how = "finished"

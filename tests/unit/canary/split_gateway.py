@@ -105,7 +105,7 @@ async def _answer(stream: SocketStream, buffered: BufferedByteReceiveStream, gat
         gateway.follow()
     slot = gateway.choose(headers.get(SLOT_HEADER))
     named = f"{SLOT_HEADER}: {slot}\r\n" if gateway.names_slots else ""
-    named += f"{REVISION_HEADER}: {gateway.revision}\r\n"
+    named += f"{REVISION_HEADER}: {gateway.revision}\r\n" if gateway.revision else ""
     engine = gateway.engines[slot]
     if slot in gateway.missing:
         await _whole(stream, 503, {"error": "no backend"}, named)

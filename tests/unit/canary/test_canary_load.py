@@ -109,20 +109,22 @@ async def test_a_slot_that_answers_no_warm_up_is_an_error() -> None:
                 pass
 
 
-async def test_a_state_is_taken_when_the_gateway_answers_by_it() -> None:
+@pytest.mark.parametrize(("others", "state"), [((1, 2), 3), ((3, 2), 1), ((3, 1), None)])
+async def test_a_state_is_taken_when_the_gateway_answers_by_it(others: tuple[int, int], state: int | None) -> None:
     async with split_gateway() as gateway, anyio.create_task_group() as group:
         taken: list[int] = []
 
         async def awaiting() -> None:
-            await await_taken(gateway.endpoint(), 3, timeout_s=10)
+            await await_taken(gateway.endpoint(), state, timeout_s=10)
             taken.append(gateway.revision)
 
+        gateway.revision = others[0]
         group.start_soon(awaiting)
-        for gateway.revision in (1, 2):
+        for gateway.revision in others:
             await anyio.sleep(0.25)
             assert taken == []
-        gateway.revision = 4
-    assert taken == [4]
+        gateway.revision = state or 0  # which it does not say
+    assert taken == [state or 0]
 
 
 async def test_a_gateway_that_does_not_follow_is_an_error_that_says_what_was_seen() -> None:

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from servepath.cluster.client import kubernetes
 from servepath.errors import ClusterError
 from servepath.promotion.inventory import inventory, is_of
-from servepath.promotion.restore import restore, take_snapshot
+from servepath.promotion.restore import NoWaits, restore, take_snapshot
 from tests.unit.promotion.examples import NAMESPACE, RELEASE, service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lightkube import AsyncClient
 
     from servepath.cluster.model import Cluster
@@ -29,10 +27,6 @@ FOREIGN = {
     "others": service("others", labels={"app.kubernetes.io/managed-by": "helm"}),
     "another-release": service("another-release", release="smol-2"),
 }
-
-
-async def await_nothing(changed: Sequence[Any]) -> None:
-    del changed
 
 
 def put(world: World, obj: dict[str, Any]) -> None:
@@ -59,10 +53,10 @@ async def test_whatever_was_done_is_undone(
             world.objects.pop(("services", NAMESPACE, name), None)
         for name, port in after.items():
             put(world, service(name, port))
-        await restore(client, NAMESPACE, RELEASE, snapshot, await_nothing)
+        await restore(client, NAMESPACE, RELEASE, snapshot, NoWaits())
         assert world.seen("services") == was
         writes = world.writes
-        assert str(await restore(client, NAMESPACE, RELEASE, snapshot, await_nothing)) == "nothing had changed"
+        assert str(await restore(client, NAMESPACE, RELEASE, snapshot, NoWaits())) == "nothing had changed"
         assert world.writes == writes
 
 
@@ -73,7 +67,7 @@ async def test_it_says_what_it_did(client: AsyncClient, world: World) -> None:
     put(world, service("changed", 81))
     put(world, service("made"))
     del world.objects["services", NAMESPACE, "deleted"]
-    done = await restore(client, NAMESPACE, RELEASE, snapshot, await_nothing)
+    done = await restore(client, NAMESPACE, RELEASE, snapshot, NoWaits())
     assert done.deleted == ("Service serving/made",)
     assert done.put_back == ("Service serving/changed", "Service serving/deleted")
 
@@ -85,10 +79,10 @@ async def test_a_key_that_was_changed_or_deleted_is_put_back(client: AsyncClient
     was = world.seen("secrets")
     snapshot = await take_snapshot(client, NAMESPACE, RELEASE)
     world.put("secrets", NAMESPACE, secret | {"data": {"VLLM_API_KEY": "b3RoZXI="}})
-    await restore(client, NAMESPACE, RELEASE, snapshot, await_nothing)
+    await restore(client, NAMESPACE, RELEASE, snapshot, NoWaits())
     assert world.seen("secrets") == was
     world.objects.clear()
-    await restore(client, NAMESPACE, RELEASE, snapshot, await_nothing)
+    await restore(client, NAMESPACE, RELEASE, snapshot, NoWaits())
     assert world.seen("secrets") == was
 
 

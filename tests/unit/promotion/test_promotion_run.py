@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from servepath.modelcar.source.directory import open_source
 from servepath.promotion import plan
 from servepath.promotion.before import Before
 from servepath.promotion.current import Current
-from servepath.promotion.engines import await_engines
 from servepath.promotion.history import read_history
 from servepath.promotion.model import GatePlan, PromotionRequest
 from servepath.promotion.promote import recover_release
@@ -31,6 +29,7 @@ from servepath.promotion.run import run_promotion
 from servepath.promotion.steps import Steps
 from servepath.promotion.transaction import begin
 from servepath.promotion.verify import verify_promotion
+from servepath.promotion.waits import ClusterWaits
 from servepath.report.write import load_report
 from servepath.serving.model import ServingPath
 from servepath.serving.slots import Slot
@@ -451,7 +450,9 @@ async def test_an_engine_that_died_before_it_was_verified_is_undone_and_not_awai
     monkeypatch.setattr("servepath.promotion.verify._ANSWER_TIMEOUT_S", 0.5)
     spec = replace(SPEC, modelcar_reference=f"127.0.0.1:9/models/smol@{DIGEST}")
     one = replace(record(), spec=spec, path=ServingPath.RAW)
-    transaction = await begin(client, one, Before([], was_serving=False), partial(await_engines, client))
+    transaction = await begin(
+        client, one, Before([], was_serving=False), lambda found: ClusterWaits(client, cluster, found)
+    )
     for stage in list(Stage)[1:]:
         await transaction.advance(stage)
     route = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "spec": {"hostnames": ["smol.test"]}}

@@ -16,7 +16,7 @@ from servepath.errors import ClusterError
 from servepath.promotion.before import Before
 from servepath.promotion.history import read_history
 from servepath.promotion.record import Record, Stage, State
-from servepath.promotion.restore import take_snapshot
+from servepath.promotion.restore import NoWaits, take_snapshot
 from servepath.promotion.transaction import KILLED, begin, recover
 from tests.unit.promotion.api_server import TAKEN_AND_UNANSWERED
 from tests.unit.promotion.examples import NAMESPACE, RELEASE, record, service
@@ -39,8 +39,8 @@ class Killed(BaseException):
     """The process is gone: nothing of it runs any more."""
 
 
-async def await_nothing(one: Record, changed: Sequence[Any]) -> None:
-    del one, changed
+def no_waits(_: Record) -> NoWaits:
+    return NoWaits()
 
 
 class Promotion:
@@ -71,7 +71,7 @@ class Promotion:
 async def promote(client: AsyncClient, *, fails_at: Stage | None = None) -> None:
     before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
     history = await read_history(client, NAMESPACE, RELEASE)
-    transaction = await begin(client, record(len(history) + 1), before, await_nothing)
+    transaction = await begin(client, record(len(history) + 1), before, no_waits)
     steps = Promotion(client).by_stage()
 
     async def fail() -> None:
@@ -92,7 +92,7 @@ async def next_one(client: AsyncClient, world: World) -> tuple[str, ...]:
         del one
         return ("services", NAMESPACE, "new") in world.objects
 
-    return tuple(map(str, await recover(client, NAMESPACE, RELEASE, is_done, await_nothing)))
+    return tuple(map(str, await recover(client, NAMESPACE, RELEASE, is_done, no_waits)))
 
 
 def fresh(world: World) -> dict[tuple[str, str, str], Any]:
@@ -175,7 +175,7 @@ async def test_what_the_next_one_does_is_told(client: AsyncClient, world: World,
         raise Killed
 
     before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
-    transaction = await begin(client, record(1), before, await_nothing)
+    transaction = await begin(client, record(1), before, no_waits)
     if stage is not Stage.PLAN:
         with pytest.raises(Killed):
             await transaction.run(Promotion(client).by_stage() | {stage: die})
@@ -194,7 +194,7 @@ async def test_an_interrupted_one_is_undone_in_the_shadow_of_the_interrupt(clien
     was = fresh(world)
     with anyio.CancelScope() as scope:
         before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
-        transaction = await begin(client, record(1), before, await_nothing)
+        transaction = await begin(client, record(1), before, no_waits)
 
         async def interrupt() -> None:
             scope.cancel()
@@ -224,24 +224,40 @@ async def test_at_any_moment_of_an_undo_clients_are_led_to_an_engine_that_runs(
     world.put("httproutes", NAMESPACE, route)
     was = world.seen("inferenceservices", "httproutes", "services")
 
-    async def await_engines(one: Record, changed: Sequence[Any]) -> None:
-        del one
-        assert [obj["metadata"]["name"] for obj in changed] == ["blue"]
+    def port() -> int:
+        return int(world.objects["httproutes", NAMESPACE, TRAFFIC]["spec"]["ports"][0]["port"])
+
+    def runs(slot: str) -> bool:
+        annotations = world.objects["inferenceservices", NAMESPACE, slot]["metadata"]["annotations"]
+        return bool(annotations["serving.kserve.io/stop"] == "false")
+
+    class Looks:
+        """Looks what is there while it is waited for."""
+
+        async def for_engines(self, changed: Sequence[Any]) -> None:
+            assert [obj["metadata"]["name"] for obj in changed] == ["blue"]
+            assert port() == 2
+
+        async def for_clients(self) -> None:
+            assert port() == 1
+            assert ("httproutes", NAMESPACE, "made") not in world.objects
+            assert runs("green"), "streams that it has begun come to their end"
+            assert ("services", NAMESPACE, "new") in world.objects
 
     before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
-    transaction = await begin(client, record(1), before, await_engines)
+    transaction = await begin(client, record(1), before, lambda _: Looks())
     # As after a canary that was promoted: green has the traffic, blue is stopped.
     world.put("inferenceservices", NAMESPACE, engine("green", stopped=False))
     world.put("httproutes", NAMESPACE, route | {"spec": {"ports": [{"port": 2}]}})
     world.put("inferenceservices", NAMESPACE, engine("blue", stopped=True))
+    made = {**route, "metadata": {**route["metadata"], "name": "made"}}
+    world.put("httproutes", NAMESPACE, made)
     world.put("services", NAMESPACE, service("new"))
     led_to: list[bool] = []
 
     def look(method: str, path: str) -> int:
         del method, path
-        port = world.objects["httproutes", NAMESPACE, TRAFFIC]["spec"]["ports"][0]["port"]
-        now = world.objects["inferenceservices", NAMESPACE, "blue" if port == 1 else "green"]
-        led_to.append(now["metadata"]["annotations"]["serving.kserve.io/stop"] == "false")
+        led_to.append(runs("blue" if port() == 1 else "green"))
         return 0
 
     world.fault = look
@@ -249,7 +265,7 @@ async def test_at_any_moment_of_an_undo_clients_are_led_to_an_engine_that_runs(
     assert len(led_to) > 10
     assert all(led_to)
     assert [place.split("/")[1] for place in restored.put_back] == ["blue", TRAFFIC, "green"]
-    assert restored.deleted == ("Service serving/new",)
+    assert restored.deleted == ("Service serving/new", "HTTPRoute serving/made")
     assert world.seen("inferenceservices", "httproutes", "services") == was
 
 
@@ -287,7 +303,7 @@ async def test_an_api_server_that_is_away_for_a_moment_at_every_write_ends_nothi
 async def test_an_api_server_that_stays_away_leaves_it_to_the_next_one(client: AsyncClient, world: World) -> None:
     was = fresh(world)
     before = Before(await take_snapshot(client, NAMESPACE, RELEASE), was_serving=True)
-    transaction = await begin(client, record(1), before, await_nothing)
+    transaction = await begin(client, record(1), before, no_waits)
     await transaction.advance(Stage.COPY)
     await transaction.advance(Stage.DEPLOY)
     await Promotion(client).deploy()
