@@ -79,6 +79,7 @@ def accesses(
         ours("", "pods", *READ, "create", "delete"),
         ours("", "pods/log", "get"),
         ours("", "pods/exec", "get", "create"),
+        ours("", "pods/proxy", "get"),
         ours("", "events", "list"),
         ours("", "resourcequotas", "list"),
         ours("apps", "replicasets", *READ),
