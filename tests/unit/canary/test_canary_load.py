@@ -87,7 +87,7 @@ async def test_both_slots_are_measured_in_pairs_by_their_header() -> None:
     assert len(again.order) > MIN_BLOCKS
     assert {summary.path: summary.error_count for summary in again.summaries} == {STABLE: 0, CANARY: 0}
     ttft = next(ratio for ratio in again.ratios if ratio.metric is Metric.TTFT)
-    assert ttft.low > 2
+    assert ttft.ratio > 2
     assert {frozenset(names) for names in again.order} == {frozenset({STABLE, CANARY})}
 
 
@@ -130,9 +130,9 @@ async def test_a_state_is_taken_when_the_gateway_answers_by_it(others: tuple[int
 async def test_a_gateway_that_does_not_follow_is_an_error_that_says_what_was_seen() -> None:
     async with split_gateway() as gateway:
         with pytest.raises(ClusterError, match=re.escape("HTTP 200, servepath-revision: 1")):
-            await await_taken(gateway.endpoint(), 2, timeout_s=0.3)
+            await await_taken(gateway.endpoint(), 2, timeout_s=2)
     with pytest.raises(ClusterError, match="ConnectError"):
-        await await_taken(SplitGateway(base_url="http://127.0.0.1:9").endpoint(), 2, timeout_s=0.3)
+        await await_taken(SplitGateway(base_url="http://127.0.0.1:9").endpoint(), 2, timeout_s=2)
 
 
 async def test_a_slot_is_proved_by_its_model_and_a_completion() -> None:
