@@ -79,7 +79,7 @@ async def test_clients_of_a_gateway_that_is_gone_fail_and_the_load_goes_on() -> 
 
 async def test_both_slots_are_measured_in_pairs_by_their_header() -> None:
     async with split_gateway() as gateway:
-        gateway.engines[Slot.GREEN].ttft_s = 0.03
+        gateway.engines[Slot.GREEN].ttft_s = 0.2
         async with paired_load(gateway.endpoint(Slot.BLUE), gateway.endpoint(Slot.GREEN), BENCH) as pairs:
             found = await pairs.hold(0.0, lambda _: False)
             assert len(found.order) == MIN_BLOCKS
