@@ -21,7 +21,8 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-MANIFEST_TYPES = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST)
+ACCEPT_MANIFESTS = {"Accept": f"{MANIFEST}, {INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"}
+"""Headers of a request for a manifest of any kind that is understood."""
 INDEX_TYPES = frozenset({INDEX, DOCKER_LIST})
 MAX_MANIFEST_BYTES = 4 << 20  # the limit that registries document
 

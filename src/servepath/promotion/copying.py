@@ -16,7 +16,7 @@ from servepath.modelcar.push.place import ignore_progress
 from servepath.modelcar.registry.client import RegistryOptions, open_registry
 from servepath.modelcar.registry.reference import parse_pinned
 from servepath.modelcar.registry.repository import Repository
-from servepath.modelcar.store import MANIFEST_TYPES, descriptor_of
+from servepath.modelcar.store import ACCEPT_MANIFESTS, descriptor_of
 from servepath.modelcar.verify import verify
 from servepath.parallel import run_all
 
@@ -127,9 +127,8 @@ async def has_tag(repository: Repository, tag: str) -> bool:
     Raises:
         RegistryError: the registry refuses or fails.
     """
-    accept = {"Accept": ", ".join(MANIFEST_TYPES)}
     path = repository.path("manifests", tag)
-    response = await repository.registry.request("HEAD", path, headers=accept)
+    response = await repository.registry.request("HEAD", path, headers=ACCEPT_MANIFESTS)
     return repository.registry.expect(response, "looking for a tag", {200, 404}).status == HTTPStatus.OK
 
 

@@ -43,7 +43,7 @@ from servepath.errors import RegistryError
 from servepath.modelcar.content import digest_of_bytes
 from servepath.modelcar.registry.connection import Request
 from servepath.modelcar.registry.retry import TryAgainError
-from servepath.modelcar.store import MANIFEST_TYPES
+from servepath.modelcar.store import ACCEPT_MANIFESTS
 
 if TYPE_CHECKING:
     from servepath.modelcar.registry.connection import Response
@@ -83,8 +83,7 @@ async def has_manifest(repository: Repository, digest: str) -> bool:
     Raises:
         RegistryError: the registry does not answer.
     """
-    accept = {"Accept": ", ".join(MANIFEST_TYPES)}
-    answer = await repository.ask("HEAD", repository.path("manifests", digest), accept)
+    answer = await repository.ask("HEAD", repository.path("manifests", digest), ACCEPT_MANIFESTS)
     return answer is not None and answer.status == HTTPStatus.OK
 
 

@@ -16,7 +16,7 @@ from servepath.modelcar.registry.reference import check_repository, is_digest, r
 from servepath.modelcar.registry.remote import RemoteBlob, wrong_digest
 from servepath.modelcar.registry.upload import SMALL_BYTES, Upload, UploadTarget
 from servepath.modelcar.store import (
-    MANIFEST_TYPES,
+    ACCEPT_MANIFESTS,
     MAX_MANIFEST_BYTES,
     Descriptor,
     Document,
@@ -70,9 +70,8 @@ class Repository:
         Raises:
             RegistryError: it is not there, is too large, or its bytes are not those of its digest.
         """
-        accept = {"Accept": ", ".join(MANIFEST_TYPES)}
         path = self.path("manifests", reference)
-        response = await self.registry.request("GET", path, headers=accept)
+        response = await self.registry.request("GET", path, headers=ACCEPT_MANIFESTS)
         data = self.registry.expect(response, "reading a manifest", {200}).content
         if len(data) > MAX_MANIFEST_BYTES:
             raise RegistryError("a manifest is too large", where=f"{self}@{reference}", expected="at most 4 MiB")
@@ -174,8 +173,7 @@ class Repository:
             RegistryError: the registry refuses it or files it under another digest.
         """
         path = self.path("manifests", tag or document.digest)
-        accept = {"Accept": ", ".join(MANIFEST_TYPES)}
-        there = await self.registry.request("HEAD", path, headers=accept)
+        there = await self.registry.request("HEAD", path, headers=ACCEPT_MANIFESTS)
         if there.status == HTTPStatus.OK and there.headers.get("Docker-Content-Digest") == document.digest:
             return
         headers = {"Content-Type": document.media_type}

@@ -55,24 +55,23 @@ async def check_push(image: str, options: RegistryOptions) -> Pushing:
     """
     pinned = parse_pinned(image)
     expected = f"the right to push to {name_of(pinned.registry)}/{pinned.repository}"
-    is_decided = bool(_ECR.fullmatch(pinned.registry) or _ARTIFACT_REGISTRY.fullmatch(pinned.registry))
+    making = _making(pinned)
     try:
         async with open_registry(pinned.registry, options) as client:
             repository = Repository(client, pinned.repository)
             if await has_manifest(repository, pinned.digest):
                 return Pushing(there(NAME, expected, "it is there already: nothing is pushed"), may_make_it=False)
             presence = await presence_of(repository)
-            result = await _tried(repository, pinned, expected, presence)
+            result = await _tried(repository, expected, making if presence is Presence.ABSENT else "")
     except RegistryError as error:
-        return Pushing(untold(NAME, expected, error.what, error.next_command), may_make_it=not is_decided)
-    return Pushing(result, may_make_it=presence is not Presence.THERE and not is_decided)
+        return Pushing(untold(NAME, expected, error.what, error.next_command), may_make_it=not making)
+    return Pushing(result, may_make_it=presence is not Presence.THERE and not making)
 
 
-async def _tried(repository: Repository, pinned: Reference, expected: str, presence: Presence) -> CheckResult:
+async def _tried(repository: Repository, expected: str, making: str) -> CheckResult:
     try:
         left = await try_push(repository)
     except RegistryError as error:
-        making = _making(pinned) if presence is Presence.ABSENT else ""
         if making:
             return missing(NAME, expected, f"{error.what}; a push does not make the repository there", making)
         if is_unanswered(error):
