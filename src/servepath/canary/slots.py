@@ -12,7 +12,7 @@ from lightkube.resources.core_v1 import Pod
 from servepath.canary.gateway import await_taken
 from servepath.canary.state import Phase
 from servepath.cluster.client import errors_of, kubernetes
-from servepath.cluster.wait import conditions
+from servepath.cluster.wait import is_true
 from servepath.serving.deploy import apply_kserve, delete, delete_one, expect_kserve
 from servepath.serving.model import ServingPath
 from servepath.serving.readiness import await_rolled_out
@@ -114,13 +114,8 @@ async def _under_way(client: AsyncClient, namespace: str, labels: dict[str, str]
     """Tell whether a ready pod has, or may have, a request under way."""
     with errors_of(f"pods in {namespace}"):
         pods = [pod.to_dict() async for pod in client.list(Pod, namespace=namespace, labels=dict(labels))]
-    ready = [pod["metadata"]["name"] for pod in pods if _is_ready(pod)]
+    ready = [pod["metadata"]["name"] for pod in pods if is_true(pod, "Ready")]
     return any([await _requests_of(client, namespace, name) for name in ready])
-
-
-def _is_ready(pod: dict[str, object]) -> bool:
-    ready = conditions(pod).get("Ready")
-    return ready is not None and ready.status == "True"
 
 
 async def _requests_of(client: AsyncClient, namespace: str, pod: str) -> bool:

@@ -56,6 +56,12 @@ def conditions(obj: Mapping[str, Any]) -> dict[str, Condition]:
     }
 
 
+def is_true(obj: Mapping[str, Any], condition: str) -> bool:
+    """Tell whether an object says of a condition, such as `Ready`, that it is so."""
+    found = conditions(obj).get(condition)
+    return found is not None and found.status == "True"
+
+
 def is_observed(obj: Mapping[str, Any]) -> bool:
     """Tell whether the controller has seen the newest spec: before that, a status speaks of the one before.
 

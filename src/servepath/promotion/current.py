@@ -10,7 +10,7 @@ from servepath.canary.held import read_route
 from servepath.canary.route import read_state
 from servepath.canary.slots import CLUSTER_LOCAL
 from servepath.cluster.objects import MANAGED_BY, OWNER, is_ours, place, read
-from servepath.cluster.wait import conditions, is_observed
+from servepath.cluster.wait import is_observed, is_true
 from servepath.errors import ClusterError, PromotionRefusedError
 from servepath.promotion.record import Strategy
 from servepath.serving.find import modelcar_reference
@@ -140,10 +140,9 @@ def _as_deployed(engine: Json) -> Iterator[None]:
 async def _is_serving(client: AsyncClient, engine: Json, path: ServingPath) -> bool:
     if is_stopped(engine, path):
         return False
-    if path is ServingPath.KSERVE:
-        ready = conditions(engine).get("Ready")  # a slot without a route of KServe's own may have no URL
-        if ready is None or ready.status != "True":
-            return False
+    # Not by its URL: a slot without a route of KServe's own may have none.
+    if path is ServingPath.KSERVE and not is_true(engine, "Ready"):
+        return False
     namespace = engine["metadata"]["namespace"]
     deployment = await read(client, "Deployment", deployment_name(engine, path), namespace)
     if deployment is None:

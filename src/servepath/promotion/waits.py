@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servepath.canary.slots import await_left
 from servepath.canary.stable import find_stable
-from servepath.cluster.wait import conditions, until
+from servepath.cluster.wait import is_true, until
 from servepath.promotion.inventory import key_of
 from servepath.serving.find import api_key_of, expectation_of
 from servepath.serving.model import ServingPath
@@ -82,5 +82,4 @@ class ClusterWaits:
 
 
 def _is_ready(service: Any) -> bool | None:
-    ready = conditions(service or {}).get("Ready")
-    return True if ready is not None and ready.status == "True" else None
+    return is_true(service or {}, "Ready") or None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from servepath.cluster.diagnostics import container_log
-from servepath.cluster.wait import changes, conditions, describe, is_observed, until
+from servepath.cluster.wait import changes, describe, is_observed, is_true, until
 from servepath.errors import ClusterError
 from servepath.redaction import redact
 from servepath.serving.causes import (
@@ -228,17 +228,15 @@ def carries(obj: Mapping[str, Any], annotations: Mapping[str, str]) -> bool:
 
 def host_when_ready(service: Mapping[str, Any]) -> str | None:
     """Give the host of an InferenceService that says Ready and has a URL."""
-    ready = conditions(service).get("Ready")
     url = (service.get("status") or {}).get("url")
-    if ready is None or ready.status != "True" or not url:
+    if not is_true(service, "Ready") or not url:
         return None
     return urlsplit(str(url)).netloc
 
 
 def _no_host_when_ready(service: Mapping[str, Any]) -> str | None:
     """Give the empty host of an LLMInferenceService that says Ready: its route goes by the path of the URL."""
-    ready = conditions(service).get("Ready")
-    return "" if ready is not None and ready.status == "True" else None
+    return "" if is_true(service, "Ready") else None
 
 
 def _model_of(container: Mapping[str, Any]) -> str:
